@@ -1,0 +1,179 @@
+// Package traffic is the route table: which revisions answer for a host, and in what shares.
+//
+// A Table is built once from rules and never changes; a change of routes swaps the whole table.
+// Matching is one map look-up, whatever the number of routes.
+package traffic
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// ErrInvalid is wrapped by every complaint Build makes about a rule.
+var ErrInvalid = errors.New("invalid route")
+
+// Target is one revision's share of a rule's requests.
+type Target struct {
+	// Revision answers the request.
+	Revision types.NamespacedName
+	// Percent of requests it gets; a rule's targets sum to 100.
+	Percent int
+	// Tag is the target's name within its route, if it has one.
+	Tag string
+}
+
+// Rule says who answers for one host.
+type Rule struct {
+	// Host is matched without port, case or trailing dot.
+	Host string
+	// ClusterLocal hosts are known inside the cluster only.
+	ClusterLocal bool
+	// Route is where the rule comes from.
+	Route types.NamespacedName
+	// Targets share the requests.
+	Targets []Target
+	// HostRewrite, if set, replaces the Host the application sees.
+	HostRewrite string
+	// TagHeader, if not nil, lets a request choose a tag by header on the main host: tag to targets.
+	TagHeader map[string][]Target
+	// Tag is set for the host of one tag.
+	Tag string
+}
+
+// Labels name a revision in metrics.
+type Labels struct {
+	// Service is empty for a Configuration without one.
+	Service string
+	// Configuration made the revision.
+	Configuration string
+}
+
+// Settings is what the request path needs to know of a revision.
+type Settings struct {
+	// ContainerConcurrency is the hard limit of requests in one instance; 0 means none.
+	ContainerConcurrency int
+	// Timeout bounds a request from dispatch to its last byte; 0 means none.
+	Timeout time.Duration
+	// ResponseStartTimeout bounds the time from dispatch to the first byte; 0 means none.
+	ResponseStartTimeout time.Duration
+	// IdleTimeout bounds the time without a byte in either direction; 0 means none.
+	IdleTimeout time.Duration
+	// H2C says that the application speaks HTTP/2 without TLS.
+	H2C bool
+	// Port is where the application listens.
+	Port uint16
+	// Labels name the revision in metrics.
+	Labels Labels
+}
+
+// Table maps hosts to rules. It is immutable and safe for concurrent use; the zero value is empty.
+type Table struct {
+	rules    map[string]*Rule
+	settings map[types.NamespacedName]Settings
+}
+
+// Build makes a table of the rules. It always returns a table that can be used: a rule that is
+// invalid, or whose host an earlier rule has, is left out and told of in the error, so that one
+// bad route cannot stop the others.
+func Build(rules []Rule, settings map[types.NamespacedName]Settings) (*Table, error) {
+	t := &Table{
+		rules:    make(map[string]*Rule, len(rules)),
+		settings: make(map[types.NamespacedName]Settings, len(settings)),
+	}
+	for rev, s := range settings {
+		t.settings[rev] = s
+	}
+	var errs []error
+	kept := make([]Rule, 0, len(rules)) // one allocation for all, so that neighbours share cache lines
+	for _, r := range rules {
+		if err := check(&r); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		host, _ := canonical(r.Host)
+		if other, taken := t.rules[host]; taken {
+			errs = append(errs, fmt.Errorf("%w: host %s of route %s is already taken by route %s",
+				ErrInvalid, host, r.Route, other.Route))
+			continue
+		}
+		r.Host = host
+		kept = append(kept, r)
+		t.rules[host] = &kept[len(kept)-1]
+	}
+	return t, errors.Join(errs...)
+}
+
+// Match finds the rule for a host, whose port is ignored. External requests do not see
+// cluster-local hosts.
+func (t *Table) Match(host string, external bool) (*Rule, bool) {
+	if t == nil {
+		return nil, false
+	}
+	host, ok := canonical(host)
+	if !ok {
+		return nil, false
+	}
+	r, ok := t.rules[host]
+	if !ok || external && r.ClusterLocal {
+		return nil, false
+	}
+	return r, true
+}
+
+// Settings returns what is known of a revision.
+func (t *Table) Settings(rev types.NamespacedName) (Settings, bool) {
+	if t == nil {
+		return Settings{}, false
+	}
+	s, ok := t.settings[rev]
+	return s, ok
+}
+
+// Revisions calls yield for every revision that has settings, in no order, until it returns false.
+func (t *Table) Revisions(yield func(types.NamespacedName, Settings) bool) {
+	if t == nil {
+		return
+	}
+	for rev, s := range t.settings {
+		if !yield(rev, s) {
+			return
+		}
+	}
+}
+
+// Hosts counts the hosts in the table.
+func (t *Table) Hosts() int {
+	if t == nil {
+		return 0
+	}
+	return len(t.rules)
+}
+
+// Pick chooses a target by its share; n is spread evenly over all values of its type.
+func (r *Rule) Pick(n uint32) Target { return pick(r.Targets, n) }
+
+// PickTag chooses among the targets of the tag that a request names in its header; false means
+// that the rule does not route by header or has no such tag.
+func (r *Rule) PickTag(tag string, n uint32) (Target, bool) {
+	targets, ok := r.TagHeader[tag]
+	if !ok || len(targets) == 0 {
+		return Target{}, false
+	}
+	return pick(targets, n), true
+}
+
+func pick(targets []Target, n uint32) Target {
+	if len(targets) == 1 {
+		return targets[0]
+	}
+	share := int(uint64(n) * 100 >> 32) // 0..99, each as likely as the next to one part in 40 million
+	for _, t := range targets {
+		if share -= t.Percent; share < 0 {
+			return t
+		}
+	}
+	return Target{}
+}
