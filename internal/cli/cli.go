@@ -1,0 +1,97 @@
+// Package cli is ebb's command line: one file a verb.
+//
+// Every verb talks to a running ebb through its data folder: the kubeconfig in it, the status file
+// and the control socket. Only `up` starts anything.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"ebb.dev/ebb/internal/platform/config"
+)
+
+// Exit codes: 0 done, 1 failed, 2 used wrongly.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// errUsage marks errors in how a command was called.
+var errUsage = errors.New("usage")
+
+// exitError carries a code for a verb that has already said what there is to say.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// Main runs the command line and returns the process's exit code.
+func Main(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var code exitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(os.Stderr, "ebb:", err)
+		return exitUsage
+	default:
+		fmt.Fprintln(os.Stderr, "ebb:", err)
+		return exitFailed
+	}
+}
+
+// options are the flags every verb shares.
+type options struct {
+	data      string
+	namespace string
+}
+
+// folder is the data folder the flags name.
+func (o *options) folder() config.Folder {
+	if o.data != "" {
+		return config.Folder(o.data)
+	}
+	return config.DefaultFolder()
+}
+
+func newRoot() *cobra.Command {
+	o := &options{}
+	root := &cobra.Command{
+		Use:           "ebb",
+		Short:         "Serverless for Kubernetes in one binary",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		CompletionOptions: cobra.CompletionOptions{
+			HiddenDefaultCmd: true,
+		},
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w: %w; see `%s --help`", errUsage, err, c.CommandPath())
+	})
+	root.PersistentFlags().StringVar(&o.data, "data", "", "data folder (default "+string(config.DefaultFolder())+", or $EBB_DATA)")
+	root.AddCommand(
+		upCommand(o), downCommand(o), statusCommand(o), resetCommand(o),
+		deployCommand(o), getCommand(o), logsCommand(o), describeCommand(o), deleteCommand(o),
+		imageCommand(o), kubectlCommand(o), versionCommand(),
+	)
+	return root
+}
+
+// withNamespace adds the -n flag.
+func (o *options) withNamespace(c *cobra.Command) *cobra.Command {
+	c.Flags().StringVarP(&o.namespace, "namespace", "n", "default", "namespace")
+	return c
+}

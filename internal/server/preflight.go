@@ -1,0 +1,78 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Preflight says what would keep Up from working before anything is touched.
+func Preflight(o Options) error {
+	pid, err := holder(o.Folder)
+	if err != nil {
+		return err
+	}
+	if pid != 0 {
+		return fmt.Errorf("%w on %s (process %d): stop it with `ebb down --data %s`, or start a second one with another --data, --http and --api", ErrRunning, o.Folder, pid, o.Folder)
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("starting pods needs root: namespaces, mounts and cgroups are made for them; run `sudo ebb up`")
+	}
+	if err := needCapabilities(); err != nil {
+		return err
+	}
+	return errors.Join(
+		portFree("--http", o.HTTP, "127.0.0.1:8081"),
+		portFree("--api", o.API, "127.0.0.1:6444"),
+	)
+}
+
+// needed are the capabilities without which no pod can run; others are done without, and said so.
+var needed = []struct {
+	bit  uint
+	name string
+}{
+	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN"}, {unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}, {unix.CAP_CHOWN, "CAP_CHOWN"},
+	{unix.CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE"}, {unix.CAP_SETUID, "CAP_SETUID"}, {unix.CAP_SETGID, "CAP_SETGID"}, {unix.CAP_KILL, "CAP_KILL"},
+}
+
+func needCapabilities() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("reading capabilities: %w", err)
+	}
+	var missing []string
+	for _, c := range needed {
+		if data[c.bit/32].Effective&(1<<(c.bit%32)) == 0 {
+			missing = append(missing, c.name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("starting pods needs %s, which this root does not have (a container without --privileged?): give them, or run ebb on the machine itself", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// portFree tells whether an address can be listened on, naming the flag that changes it.
+func portFree(flag, address, other string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%s %q: want host:port, such as %s", flag, address, other)
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return fmt.Errorf("%s %q: want a loopback address, such as %s; ebb up listens nowhere else", flag, address, other)
+	}
+	l, err := net.Listen("tcp", address) //nolint:noctx // closed at once
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("%s is in use by another program: choose another address, such as %s %s (`ss -ltnp` shows who has it)", address, flag, other)
+	}
+	if err != nil {
+		return fmt.Errorf("listening on %s %s: %w", flag, address, err)
+	}
+	return l.Close()
+}
