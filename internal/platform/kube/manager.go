@@ -1,0 +1,99 @@
+package kube
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/go-logr/logr"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"knative.dev/serving/pkg/apis/serving"
+)
+
+// Unlimited returns a copy of c without a client-side rate limit: a wake-up must never wait for a
+// token, and the API server protects itself by priority and fairness.
+func Unlimited(c *rest.Config) *rest.Config {
+	out := rest.CopyConfig(c)
+	out.QPS, out.Burst, out.RateLimiter = -1, 0, nil
+	return out
+}
+
+// NewManager returns the one controller-runtime manager of the process.
+//
+// Its cache holds what belongs to revisions and routes only, without managed fields; Secrets and
+// ServiceAccounts are read from the API when needed, never kept. No server is opened, nobody is
+// elected and nothing is synchronised again by the clock.
+func NewManager(c *rest.Config, log *slog.Logger) (ctrl.Manager, error) {
+	ofRevision, err := hasLabel(serving.RevisionLabelKey)
+	if err != nil {
+		return nil, err
+	}
+	ofRoute, err := hasLabel(serving.RouteLabelKey)
+	if err != nil {
+		return nil, err
+	}
+	skipNames := true
+	mgr, err := ctrl.NewManager(Unlimited(c), ctrl.Options{
+		Scheme:                 Scheme(),
+		Logger:                 logr.FromSlogHandler(log.Handler()),
+		Metrics:                metricsserver.Options{BindAddress: "0"},
+		HealthProbeBindAddress: "0",
+		Controller:             config.Controller{SkipNameValidation: &skipNames},
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(),
+			ByObject: map[client.Object]cache.ByObject{
+				&corev1.Pod{}:        {Label: ofRevision, Transform: slimPod},
+				&appsv1.Deployment{}: {Label: ofRevision},
+				&corev1.Service{}:    {Label: ofRoute},
+			},
+		},
+		Client: client.Options{Cache: &client.CacheOptions{
+			DisableFor: []client.Object{&corev1.Secret{}, &corev1.ServiceAccount{}, &corev1.ConfigMap{}},
+		}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making the controller manager: %w", err)
+	}
+	return mgr, nil
+}
+
+func hasLabel(key string) (labels.Selector, error) {
+	r, err := labels.NewRequirement(key, selection.Exists, nil)
+	if err != nil {
+		return nil, fmt.Errorf("selecting by label %s: %w", key, err)
+	}
+	return labels.NewSelector().Add(*r), nil
+}
+
+// slimPod keeps of a pod what conditions are made of: identity, node, ports and status.
+func slimPod(in any) (any, error) {
+	pod, ok := in.(*corev1.Pod)
+	if !ok {
+		return in, nil
+	}
+	slim := &corev1.Pod{
+		TypeMeta: pod.TypeMeta,
+		ObjectMeta: metav1.ObjectMeta{
+			Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+			Labels: pod.Labels, CreationTimestamp: pod.CreationTimestamp,
+			DeletionTimestamp: pod.DeletionTimestamp, OwnerReferences: pod.OwnerReferences,
+		},
+		Status: pod.Status,
+	}
+	slim.Spec.NodeName = pod.Spec.NodeName
+	for i := range pod.Spec.Containers {
+		c := &pod.Spec.Containers[i]
+		slim.Spec.Containers = append(slim.Spec.Containers, corev1.Container{Name: c.Name, Ports: c.Ports})
+	}
+	return slim, nil
+}
