@@ -1,0 +1,90 @@
+// Command app is the end-to-end suite's workload: it greets, sleeps, exits, eats memory and calls
+// others as its environment and the request's query say.
+package main
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+func main() {
+	if code, err := strconv.Atoi(os.Getenv("EXIT")); err == nil {
+		log.Printf("exiting with %d as told", code)
+		os.Exit(code)
+	}
+	http.HandleFunc("/", handle)
+	port := os.Getenv("PORT")
+	if port == "" {
+		port = "8080"
+	}
+	server := &http.Server{Addr: ":" + port, ReadHeaderTimeout: 10 * time.Second}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	go func() {
+		log.Print("listening on ", server.Addr)
+		if err := server.ListenAndServe(); err != nil {
+			log.Fatal(err)
+		}
+	}()
+	<-stop
+	log.Print("stopping")
+}
+
+func handle(w http.ResponseWriter, r *http.Request) {
+	log.Print(r.Method, " ", r.URL)
+	q := r.URL.Query()
+	if d, err := time.ParseDuration(q.Get("sleep")); err == nil {
+		time.Sleep(d)
+	}
+	if code, err := strconv.Atoi(q.Get("exit")); err == nil {
+		os.Exit(code)
+	}
+	if mb, err := strconv.Atoi(q.Get("eat")); err == nil {
+		held := make([]byte, mb<<20)
+		for i := 0; i < len(held); i += 4096 {
+			held[i] = 1
+		}
+		fmt.Fprintf(w, "ate %d MB\n", len(held)>>20)
+		return
+	}
+	if url := q.Get("call"); url != "" {
+		client := http.Client{Timeout: 5 * time.Second}
+		res, err := client.Get(url)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer res.Body.Close()
+		fmt.Fprintf(w, "%d ", res.StatusCode)
+		io.Copy(w, res.Body)
+		return
+	}
+	if path := q.Get("read"); path != "" {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusNotFound)
+			return
+		}
+		w.Write(data)
+		return
+	}
+	if path := q.Get("write"); path != "" {
+		if err := os.WriteFile(path, []byte(q.Get("data")), 0o644); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+	}
+	greeting := os.Getenv("GREETING")
+	if greeting == "" {
+		greeting = "Hello"
+	}
+	host, _ := os.Hostname()
+	fmt.Fprintf(w, "%s from %s\n", greeting, host)
+}
