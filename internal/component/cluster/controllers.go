@@ -1,0 +1,71 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
+)
+
+// unused are controllers that have nothing to do here: they serve clouds, volumes that attach to
+// machines, and clusters of several API servers. Those that poll would also cost idle time.
+var unused = []string{
+	"node-ipam-controller", "node-route-controller", "service-lb-controller", "cloud-node-lifecycle-controller",
+	"persistentvolume-attach-detach-controller", "persistentvolume-expander-controller",
+	"ttl-controller", "storageversion-garbage-collector-controller",
+}
+
+// runControllers runs kube-controller-manager until ctx ends.
+func (c *Cluster) runControllers(ctx context.Context) error {
+	s, err := c.controllerOptions()
+	if err != nil {
+		return err
+	}
+	cfg, err := s.Config(ctx, app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
+	if err != nil {
+		return fmt.Errorf("configuring controllers: %w", err)
+	}
+	kubeconfig := c.clientConfig(c.creds.controllers)
+	kubeconfig.ContentConfig = rest.ContentConfig{ContentType: s.Generic.ClientConnection.ContentType, AcceptContentTypes: s.Generic.ClientConnection.AcceptContentTypes}
+	cfg.Kubeconfig = kubeconfig
+	if cfg.Client, err = kubernetes.NewForConfig(rest.AddUserAgent(rest.CopyConfig(kubeconfig), "kube-controller-manager")); err != nil {
+		return fmt.Errorf("making the controllers' client: %w", err)
+	}
+	return app.Run(ctx, cfg.Complete())
+}
+
+// controllerOptions is the command line kube-controller-manager would be given.
+func (c *Cluster) controllerOptions() (*options.KubeControllerManagerOptions, error) {
+	s, err := options.NewKubeControllerManagerOptions()
+	if err != nil {
+		return nil, fmt.Errorf("preparing controllers: %w", err)
+	}
+	s.Master = "https://" + reachable(c.cfg.APIAddress) // replaced by our own client configuration
+	s.SecureServing.BindPort = 0                        // no listener
+	s.Generic.LeaderElection.LeaderElect = false
+	s.Generic.ClientConnection.QPS = -1
+	for _, known := range app.KnownControllers() {
+		for _, name := range unused {
+			if known == name {
+				s.Generic.Controllers = append(s.Generic.Controllers, "-"+name)
+			}
+		}
+	}
+	s.Generic.Controllers = append(s.Generic.Controllers, "*")
+	s.ControllerShutdownTimeout = 5 * time.Second
+
+	s.SAController.ServiceAccountKeyFile = c.files.tokenKey
+	s.SAController.RootCAFile = c.files.ca.CertFile
+	s.CSRSigningController.ClusterSigningCertFile = c.files.ca.CertFile
+	s.CSRSigningController.ClusterSigningKeyFile = c.files.ca.KeyFile
+
+	s.DeploymentController.ConcurrentDeploymentSyncs = 32
+	s.ReplicaSetController.ConcurrentRSSyncs = 32
+	s.EndpointSliceController.ConcurrentServiceEndpointSyncs = 16
+	s.NamespaceController.ConcurrentNamespaceSyncs = 10
+	return s, nil
+}

@@ -1,0 +1,139 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+const (
+	// socketLimit is the kernel's bound on a Unix socket's path.
+	socketLimit = 107
+	etcdTickMs  = 250
+	etcdElectMs = 2500
+	defragAtMiB = 64
+)
+
+// store is etcd with one member, reached by a Unix socket that only the folder's owner can open.
+type store struct {
+	etcd     *embed.Etcd
+	endpoint string
+	dir      *os.File // held open while socket paths go through it; nil if the path was short enough
+}
+
+// startStore returns once etcd answers.
+func startStore(ctx context.Context, cfg Config) (*store, error) {
+	dir := cfg.Folder.Etcd()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making etcd folder: %w", err)
+	}
+	s := &store{}
+	client, peer, err := s.sockets(dir)
+	if err != nil {
+		return nil, err
+	}
+	ec := embed.NewConfig()
+	ec.Name = "ebb"
+	ec.Dir = filepath.Join(dir, "data")
+	ec.ListenClientUrls, ec.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
+	ec.ListenPeerUrls, ec.AdvertisePeerUrls = []url.URL{peer}, []url.URL{{Scheme: "http", Host: "localhost:2380"}}
+	ec.InitialCluster = ec.Name + "=" + ec.AdvertisePeerUrls[0].String()
+	ec.TickMs, ec.ElectionMs = etcdTickMs, etcdElectMs
+	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(zapBridge{log: cfg.Log.With("part", "etcd")}))
+	ec.BootstrapDefragThresholdMegabytes = defragAtMiB
+	if s.etcd, err = embed.StartEtcd(ec); err != nil {
+		return nil, errors.Join(fmt.Errorf("starting etcd: %w", err), s.closeDir())
+	}
+	select {
+	case <-s.etcd.Server.ReadyNotify():
+		s.endpoint = "unix://" + client.Path
+		return s, nil
+	case err = <-s.etcd.Err():
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	s.stop()
+	return nil, fmt.Errorf("waiting for etcd: %w", err)
+}
+
+// sockets names the two sockets. A data folder whose path is too long for the kernel is reached
+// through a descriptor of it.
+func (s *store) sockets(dir string) (client, peer url.URL, err error) {
+	base := dir
+	if len(filepath.Join(dir, "client.sock")) > socketLimit {
+		if s.dir, err = os.Open(dir); err != nil {
+			return client, peer, fmt.Errorf("opening etcd folder: %w", err)
+		}
+		base = fmt.Sprintf("/proc/self/fd/%d", s.dir.Fd())
+	}
+	client = url.URL{Scheme: "unix", Path: filepath.Join(base, "client.sock")}
+	peer = url.URL{Scheme: "unix", Path: filepath.Join(base, "peer.sock")}
+	return client, peer, nil
+}
+
+func (s *store) closeDir() error {
+	if s.dir == nil {
+		return nil
+	}
+	return s.dir.Close()
+}
+
+func (s *store) stop() {
+	s.etcd.Close()
+	if err := s.closeDir(); err != nil {
+		s.etcd.GetLogger().Warn("closing etcd folder", zap.Error(err))
+	}
+}
+
+// zapBridge writes etcd's log lines through slog; its infos are our debug.
+type zapBridge struct {
+	log    *slog.Logger
+	fields []zapcore.Field
+}
+
+func (z zapBridge) Enabled(l zapcore.Level) bool {
+	return z.log.Enabled(context.Background(), slogLevel(l))
+}
+
+func (z zapBridge) With(fields []zapcore.Field) zapcore.Core {
+	return zapBridge{log: z.log, fields: append(z.fields[:len(z.fields):len(z.fields)], fields...)}
+}
+
+func (z zapBridge) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if z.Enabled(e.Level) {
+		return ce.AddCore(e, z)
+	}
+	return ce
+}
+
+func (z zapBridge) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	enc := zapcore.NewMapObjectEncoder()
+	for _, f := range append(z.fields[:len(z.fields):len(z.fields)], fields...) {
+		f.AddTo(enc)
+	}
+	args := make([]any, 0, 2*len(enc.Fields))
+	for k, v := range enc.Fields {
+		args = append(args, k, v)
+	}
+	z.log.Log(context.Background(), slogLevel(e.Level), e.Message, args...)
+	return nil
+}
+
+func (z zapBridge) Sync() error { return nil }
+
+func slogLevel(l zapcore.Level) slog.Level {
+	switch {
+	case l >= zapcore.ErrorLevel:
+		return slog.LevelWarn
+	default:
+		return slog.LevelDebug
+	}
+}
