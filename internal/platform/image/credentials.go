@@ -37,6 +37,17 @@ func PullSecrets(secrets []corev1.Secret) (authn.Keychain, error) {
 	return authn.NewMultiKeychain(chains...), nil
 }
 
+// Key tells pulls apart that may not share an answer: by reference and by the credentials that kc and
+// this machine have for it. It holds no secret.
+func (s *Source) Key(ctx context.Context, reference string, kc authn.Keychain) (string, error) {
+	ref, err := Parse(reference)
+	if err != nil {
+		return "", err
+	}
+	_, key, err := s.credentials(ctx, ref, kc)
+	return key, err
+}
+
 // credentials picks what to show the registry, and a key that tells references and credentials
 // apart without holding any secret.
 func (s *Source) credentials(ctx context.Context, ref name.Reference, kc authn.Keychain) (authn.Authenticator, string, error) {
