@@ -92,3 +92,10 @@ func (m *Meter) Rest() bool {
 	m.resting = true
 	return true
 }
+
+// Arrived returns how many requests came in since the last sample.
+func (m *Meter) Arrived() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.arrived
+}
