@@ -17,6 +17,7 @@ import (
 const (
 	// socketLimit is the kernel's bound on a Unix socket's path.
 	socketLimit = 107
+	socketName  = "client.sock"
 	etcdTickMs  = 250
 	etcdElectMs = 2500
 	defragAtMiB = 64
@@ -36,7 +37,7 @@ func startStore(ctx context.Context, cfg Config) (*store, error) {
 		return nil, fmt.Errorf("making etcd folder: %w", err)
 	}
 	s := &store{}
-	client, peer, err := s.sockets(dir)
+	client, err := s.socket(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +45,8 @@ func startStore(ctx context.Context, cfg Config) (*store, error) {
 	ec.Name = "ebb"
 	ec.Dir = filepath.Join(dir, "data")
 	ec.ListenClientUrls, ec.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
-	ec.ListenPeerUrls, ec.AdvertisePeerUrls = []url.URL{peer}, []url.URL{{Scheme: "http", Host: "localhost:2380"}}
+	// One member has no peers to listen for; the address is only part of its name.
+	ec.ListenPeerUrls, ec.AdvertisePeerUrls = nil, []url.URL{{Scheme: "http", Host: "localhost:2380"}}
 	ec.InitialCluster = ec.Name + "=" + ec.AdvertisePeerUrls[0].String()
 	ec.TickMs, ec.ElectionMs = etcdTickMs, etcdElectMs
 	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(zapBridge{log: cfg.Log.With("part", "etcd")}))
@@ -64,19 +66,18 @@ func startStore(ctx context.Context, cfg Config) (*store, error) {
 	return nil, fmt.Errorf("waiting for etcd: %w", err)
 }
 
-// sockets names the two sockets. A data folder whose path is too long for the kernel is reached
-// through a descriptor of it.
-func (s *store) sockets(dir string) (client, peer url.URL, err error) {
+// socket names the socket. A data folder whose path is too long for the kernel is reached through a
+// descriptor of it.
+func (s *store) socket(dir string) (url.URL, error) {
 	base := dir
-	if len(filepath.Join(dir, "client.sock")) > socketLimit {
+	if len(filepath.Join(dir, socketName)) > socketLimit {
+		var err error
 		if s.dir, err = os.Open(dir); err != nil {
-			return client, peer, fmt.Errorf("opening etcd folder: %w", err)
+			return url.URL{}, fmt.Errorf("opening etcd folder: %w", err)
 		}
 		base = fmt.Sprintf("/proc/self/fd/%d", s.dir.Fd())
 	}
-	client = url.URL{Scheme: "unix", Path: filepath.Join(base, "client.sock")}
-	peer = url.URL{Scheme: "unix", Path: filepath.Join(base, "peer.sock")}
-	return client, peer, nil
+	return url.URL{Scheme: "unix", Path: filepath.Join(base, socketName)}, nil
 }
 
 func (s *store) closeDir() error {
