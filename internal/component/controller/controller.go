@@ -1,0 +1,125 @@
+// Package controller holds what Serving's controllers share: what they are given, how in-process
+// news reaches their queues, and how they treat the API's usual answers.
+//
+// Each controller is a folder below and has one shape: observe gathers all that matters into one
+// struct, decide is a pure function of it, act writes the difference. Nothing is polled: a reconcile
+// runs because something changed.
+package controller
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"ebb.dev/ebb/internal/domain/scale"
+	"ebb.dev/ebb/internal/domain/traffic"
+	"ebb.dev/ebb/internal/platform/kube/settings"
+)
+
+// Config is what the controllers need from the rest of ebb.
+type Config struct {
+	// Manager runs the controllers; its cache is where they read.
+	Manager ctrl.Manager
+	// Settings are the cluster's ConfigMaps.
+	Settings *settings.Store
+	// Images resolves tags to digests.
+	Images Images
+	// Fleet counts instances.
+	Fleet Fleet
+	// Scaler decides how many instances each revision has.
+	Scaler Scaler
+	// Publish hands the gateway a new route table. It has taken effect when Publish returns.
+	Publish func(*traffic.Table)
+	// Gateway is the DNS name by which pods reach the gateway.
+	Gateway string
+	// PublicPort is the port of public URLs; 0 and 80 are left out of them.
+	PublicPort int
+	// HostAliases are further domains for routes of a domain: "localhost" to "127.0.0.1.sslip.io".
+	HostAliases map[string][]string
+	// Log receives what no condition can tell.
+	Log *slog.Logger
+}
+
+// Images finds the digest of an image reference. kc may be nil.
+type Images interface {
+	Digest(ctx context.Context, reference string, kc authn.Keychain) (name.Digest, error)
+}
+
+// Fleet is the view of running instances.
+type Fleet interface {
+	// Ready counts a revision's ready instances.
+	Ready(rev types.NamespacedName) int
+	// Subscribe has fn called after each change; it does not block.
+	Subscribe(fn func(rev types.NamespacedName))
+}
+
+// Scaler owns the number of instances of every revision.
+type Scaler interface {
+	// SetRevision makes a revision known or changes how it is scaled.
+	SetRevision(rev types.NamespacedName, spec scale.Spec)
+	// RemoveRevision forgets a revision.
+	RemoveRevision(rev types.NamespacedName)
+	// State tells what is wanted of a revision now; false when nothing was decided yet.
+	State(rev types.NamespacedName) (ScaleState, bool)
+	// Subscribe has fn called after each change of a State; it does not block.
+	Subscribe(fn func(rev types.NamespacedName))
+}
+
+// ScaleState is what a Scaler wants of a revision.
+type ScaleState struct {
+	// Desired is the wanted number of instances; negative when not known.
+	Desired int32
+	// TimedOut says that the revision was given up because it never became active in time.
+	TimedOut bool
+}
+
+// A Trigger enqueues reconciles for news that does not come from the API. It is a source of a
+// controller; news from before that controller started are kept for it.
+type Trigger struct {
+	mu    sync.Mutex // guards all below
+	queue workqueue.TypedRateLimitingInterface[reconcile.Request]
+	early map[types.NamespacedName]struct{}
+}
+
+// Start gives the trigger its controller's queue.
+func (t *Trigger) Start(_ context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.queue = q
+	for key := range t.early {
+		q.Add(reconcile.Request{NamespacedName: key})
+	}
+	t.early = nil
+	return nil
+}
+
+// Fire asks for a reconcile of key. It never blocks.
+func (t *Trigger) Fire(key types.NamespacedName) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.queue != nil {
+		t.queue.Add(reconcile.Request{NamespacedName: key})
+		return
+	}
+	if t.early == nil {
+		t.early = map[types.NamespacedName]struct{}{}
+	}
+	t.early[key] = struct{}{}
+}
+
+// Settled turns the answers that mean "the cache is behind" into success: the change that the cache
+// still lacks brings its own event, and that the next reconcile.
+func Settled(err error) error {
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
