@@ -102,9 +102,6 @@ func (s *apiServer) pending() string {
 			failing = append(failing, name)
 		}
 	}
-	if len(failing) == 0 {
-		return "local APIs"
-	}
 	return strings.Join(failing, ", ")
 }
 

@@ -77,7 +77,8 @@ type Cluster struct {
 	parts sync.WaitGroup // everything but the API server
 	api   sync.WaitGroup
 	done  chan error
-	ready chan struct{}
+	ready chan struct{} // closed when the API can be used
+	local chan struct{} // closed when local APIs are served too
 }
 
 // Start begins everything and returns once the API listens. Ready tells when it can be used.
@@ -85,7 +86,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Cluster{cfg: cfg, log: cfg.Log, done: make(chan error, 1), ready: make(chan struct{})}
+	c := &Cluster{cfg: cfg, log: cfg.Log, done: make(chan error, 1), ready: make(chan struct{}), local: make(chan struct{})}
 	if err := c.start(ctx); err != nil {
 		return nil, fmt.Errorf("starting cluster: %w", err)
 	}
@@ -94,7 +95,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 
 func (c *Cluster) start(ctx context.Context) (err error) {
 	redirectLogs(c.log)
-	if err := takeVersion(); err != nil {
+	if err := setFeatures(); err != nil {
 		return err
 	}
 	host, err := listenAPI(ctx, c.cfg.APIAddress)
@@ -151,6 +152,7 @@ func (c *Cluster) follow(ctx context.Context) {
 	if err := c.server.waitReady(ctx); err != nil {
 		return // stopped before it was ready
 	}
+	close(c.ready)
 	c.parts.Go(func() { c.report("kube-controller-manager", ctx, c.runControllers(ctx)) })
 	c.parts.Go(func() { c.report("kube-scheduler", ctx, c.runScheduler(ctx)) })
 	c.parts.Go(func() { c.renew(ctx) })
@@ -158,7 +160,7 @@ func (c *Cluster) follow(ctx context.Context) {
 		c.report("registering local APIs", ctx, err)
 		return
 	}
-	close(c.ready)
+	close(c.local)
 }
 
 // report hands the first unexpected end of a part to Done.
@@ -178,16 +180,26 @@ func (c *Cluster) report(part string, ctx context.Context, err error) {
 	}
 }
 
-// Ready returns once the API serves everything, local APIs included.
+// Ready returns once the API serves everything that is its own.
 func (c *Cluster) Ready(ctx context.Context) error {
+	return c.wait(ctx, c.ready, c.server.pending)
+}
+
+// LocalsReady returns once the APIs of all Locals are served through the API too. Until then
+// discovery is incomplete, which holds up garbage collection and the end of namespaces.
+func (c *Cluster) LocalsReady(ctx context.Context) error {
+	return c.wait(ctx, c.local, func() string { return "local APIs" })
+}
+
+func (c *Cluster) wait(ctx context.Context, event <-chan struct{}, missing func() string) error {
 	select {
-	case <-c.ready:
+	case <-event:
 		return nil
 	case err := <-c.done:
 		c.done <- err
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("waiting for the API: %w; not ready: %s", context.Cause(ctx), c.server.pending())
+		return fmt.Errorf("waiting for the API: %w; not ready: %s", context.Cause(ctx), missing())
 	}
 }
 
@@ -222,6 +234,9 @@ func (c *Cluster) Stop(ctx context.Context) error {
 	c.etcd.stop()
 	return errors.Join(err, c.locals.close())
 }
+
+// Version is that of the Kubernetes linked in.
+func Version() string { return kubernetesVersion }
 
 func waitFor(ctx context.Context, wg *sync.WaitGroup, what string) error {
 	ended := make(chan struct{})

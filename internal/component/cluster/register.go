@@ -55,7 +55,11 @@ func (c *Cluster) registerLocals(ctx context.Context) error {
 // applyService makes the Service an APIService must name. It is an ExternalName because no address
 // leads to it: the API server finds it by our resolver, other clients by the API.
 func applyService(ctx context.Context, core kubernetes.Interface, l Local) error {
-	_, err := core.CoreV1().Services(l.Namespace).Create(ctx, &corev1.Service{
+	_, err := core.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: l.Namespace, Labels: managedBy}}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("making namespace %s: %w", l.Namespace, err)
+	}
+	_, err = core.CoreV1().Services(l.Namespace).Create(ctx, &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: l.Name, Namespace: l.Namespace, Labels: managedBy},
 		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "kubernetes.default.svc.cluster.local"},
 	}, metav1.CreateOptions{})

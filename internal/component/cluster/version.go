@@ -7,11 +7,10 @@ import (
 	apimachineryversion "k8s.io/apimachinery/pkg/version"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	basecompatibility "k8s.io/component-base/compatibility"
-	baseversion "k8s.io/component-base/version"
 )
 
-// KubernetesVersion is the release linked in; a test keeps it equal to go.mod's.
-const KubernetesVersion = "v1.36.4"
+// kubernetesVersion is the release linked in; a test keeps it equal to go.mod's.
+const kubernetesVersion = "v1.36.4"
 
 // stamped reports a real git version even in a binary linked without
 //
@@ -25,7 +24,7 @@ type stamped struct {
 func (s stamped) Info() *apimachineryversion.Info {
 	info := s.EffectiveVersion.Info()
 	if info != nil && strings.HasPrefix(info.GitVersion, "v0.0.0") {
-		info.GitVersion, info.GitCommit, info.GitTreeState = KubernetesVersion, "", ""
+		info.GitVersion, info.GitCommit, info.GitTreeState = kubernetesVersion, "", ""
 	}
 	return info
 }
@@ -33,11 +32,10 @@ func (s stamped) Info() *apimachineryversion.Info {
 // features turned from their defaults: they serve many API servers, and write leases all the time.
 var features = map[string]bool{"APIServerIdentity": false, "UnknownVersionInteroperabilityProxy": false}
 
-// takeVersion sets the gates that all parts share, once.
-func takeVersion() error {
+// setFeatures sets the gates that all parts share, once.
+func setFeatures() error {
 	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(features); err != nil {
 		return fmt.Errorf("setting feature gates: %w", err)
 	}
-	_ = baseversion.Get()
 	return nil
 }
