@@ -182,3 +182,17 @@ func removeLink(host *Space, name string) error {
 	}
 	return nil
 }
+
+// Claim makes one more address local to the namespace, beside the ranges it has anyway.
+func (n *Net) Claim(addr netip.Addr) error {
+	return replaceRoutes(n.route, []*netlink.Route{n.anyIP(netip.PrefixFrom(addr, addr.BitLen()))})
+}
+
+// Disclaim undoes Claim; an address that was not claimed is fine.
+func (n *Net) Disclaim(addr netip.Addr) error {
+	err := n.route.RouteDel(n.anyIP(netip.PrefixFrom(addr, addr.BitLen())))
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("deleting route to %s: %w", addr, err)
+	}
+	return nil
+}

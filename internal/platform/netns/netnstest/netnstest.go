@@ -30,7 +30,7 @@ type World struct {
 
 // New makes a world and takes it away with the test. It skips the test where namespaces cannot be
 // made: without root.
-func New(t *testing.T) *World {
+func New(t testing.TB) *World {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
@@ -55,7 +55,7 @@ func New(t *testing.T) *World {
 	return w
 }
 
-func (w *World) space(t *testing.T, name string) *netns.Space {
+func (w *World) space(t testing.TB, name string) *netns.Space {
 	t.Helper()
 	path := filepath.Join(w.Dir, name)
 	s, err := netns.Make(path, nil)
@@ -69,7 +69,7 @@ func (w *World) space(t *testing.T, name string) *netns.Space {
 	return s
 }
 
-func (w *World) end(t *testing.T, h *netlink.Handle, name string, addr netip.Addr) {
+func (w *World) end(t testing.TB, h *netlink.Handle, name string, addr netip.Addr) {
 	t.Helper()
 	for _, l := range []string{"lo", name} {
 		link, err := h.LinkByName(l)
@@ -99,7 +99,7 @@ func (w *World) Config(i int) netns.Config {
 }
 
 // Open opens a network and removes it with the test.
-func (w *World) Open(t *testing.T, c netns.Config) *netns.Net {
+func (w *World) Open(t testing.TB, c netns.Config) *netns.Net {
 	t.Helper()
 	n, err := netns.Open(t.Context(), c)
 	must(t, err)
@@ -120,7 +120,7 @@ type Place interface {
 }
 
 // Serve answers each TCP connection at addr with greeting and the caller's address, then closes it.
-func Serve(t *testing.T, at Place, addr, greeting string) {
+func Serve(t testing.TB, at Place, addr, greeting string) {
 	t.Helper()
 	l, err := at.Listen(t.Context(), "tcp", addr)
 	must(t, err)
@@ -139,7 +139,7 @@ func Serve(t *testing.T, at Place, addr, greeting string) {
 }
 
 // ServePackets answers each datagram at addr with greeting, the caller's address and its content.
-func ServePackets(t *testing.T, at Place, addr, greeting string) {
+func ServePackets(t testing.TB, at Place, addr, greeting string) {
 	t.Helper()
 	c, err := at.ListenPacket(t.Context(), "udp", addr)
 	must(t, err)
@@ -187,7 +187,7 @@ func AskPacket(ctx context.Context, from Place, addr, text string) (string, erro
 	return string(buf[:n]), err
 }
 
-func handle(t *testing.T, s *netns.Space) *netlink.Handle {
+func handle(t testing.TB, s *netns.Space) *netlink.Handle {
 	t.Helper()
 	h, err := netlink.NewHandleAt(vnetns.NsHandle(s.FD()), unix.NETLINK_ROUTE)
 	must(t, err)
@@ -195,7 +195,7 @@ func handle(t *testing.T, s *netns.Space) *netlink.Handle {
 	return h
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

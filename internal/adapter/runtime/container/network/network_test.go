@@ -10,7 +10,7 @@ import (
 )
 
 // pod prepares an attachment and opens its namespace to try sockets in.
-func pod(t *testing.T, p *Pods) (*Attachment, *netns.Space) {
+func pod(t testing.TB, p *Pods) (*Attachment, *netns.Space) {
 	t.Helper()
 	a, err := p.Prepare(t.Context())
 	if err != nil {
@@ -27,7 +27,7 @@ func pod(t *testing.T, p *Pods) (*Attachment, *netns.Space) {
 	return a, s
 }
 
-func newPods(t *testing.T, w *netnstest.World, c netns.Config) (*netns.Net, *Pods) {
+func newPods(t testing.TB, w *netnstest.World, c netns.Config) (*netns.Net, *Pods) {
 	t.Helper()
 	n := w.Open(t, c)
 	p, err := New(n, c.PodCIDR, w.Dir+"/pods")

@@ -1,0 +1,135 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// service is what is open for a Service.
+type service struct {
+	fronts map[place]*open
+	sticky map[int32]*affinities // by Service port, shared by its fronts
+}
+
+// open is a front with its balancer and, while it has endpoints or a handler, its listener.
+type open struct {
+	balancer *balancer
+	claimed  bool
+	listener io.Closer // nil while there is nothing behind it
+}
+
+// apply opens, changes and closes fronts until the Service has exactly those wanted. What fails is
+// reported and tried again; the rest is served meanwhile.
+func (p *Proxy) apply(ctx context.Context, key types.NamespacedName, wanted []front) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.state[key]
+	if s == nil {
+		if len(wanted) == 0 {
+			return nil
+		}
+		s = &service{fronts: map[place]*open{}, sticky: map[int32]*affinities{}}
+		p.state[key] = s
+	}
+	keep := map[place]bool{}
+	for _, f := range wanted {
+		keep[f.place] = true
+	}
+	for at := range s.fronts {
+		if !keep[at] {
+			p.closeFront(s, at)
+		}
+	}
+	var errs []error
+	for _, f := range wanted {
+		errs = append(errs, p.applyFront(ctx, s, f))
+	}
+	if len(s.fronts) == 0 {
+		delete(p.state, key)
+	}
+	return errors.Join(errs...)
+}
+
+// applyFront updates one front. The lock is held.
+func (p *Proxy) applyFront(ctx context.Context, s *service, f front) error {
+	o := s.fronts[f.place]
+	if o == nil {
+		o = &open{balancer: newBalancer()}
+		if f.claimed {
+			if err := p.cfg.Net.Claim(f.at.Addr()); err != nil {
+				return fmt.Errorf("claiming external address %s: %w", f.at.Addr(), err)
+			}
+			o.claimed = true
+		}
+		s.fronts[f.place] = o
+	}
+	if f.affinity > 0 && s.sticky[f.port] == nil {
+		s.sticky[f.port] = newAffinities()
+	}
+	o.balancer.set(f, s.sticky[f.port])
+	switch served := len(f.endpoints) > 0 || f.local != nil; {
+	case served && o.listener == nil:
+		l, err := p.listen(ctx, f, o.balancer)
+		if err != nil {
+			return fmt.Errorf("listening for a Service at %s/%s: %w", f.at, f.protocol, err)
+		}
+		o.listener = l
+		p.metrics.listeners.Inc()
+	case !served && o.listener != nil:
+		p.closeListener(o)
+	case served:
+		if u, ok := o.listener.(*packetFront); ok {
+			u.prune()
+		}
+	}
+	return nil
+}
+
+// listen opens the socket of a front and serves it.
+func (p *Proxy) listen(ctx context.Context, f front, b *balancer) (io.Closer, error) {
+	if f.protocol == corev1.ProtocolUDP {
+		return p.openPacketFront(ctx, f.at, b)
+	}
+	return p.openStreamFront(ctx, f.at, b)
+}
+
+// closeFront closes the front at a place. The lock is held.
+func (p *Proxy) closeFront(s *service, at place) {
+	o := s.fronts[at]
+	delete(s.fronts, at)
+	p.closeListener(o)
+	if o.claimed && !p.claimedElsewhere(at.at.Addr()) {
+		if err := p.cfg.Net.Disclaim(at.at.Addr()); err != nil {
+			p.log.Warn("giving up an external address", "address", at.at.Addr().String(), "error", err)
+		}
+	}
+}
+
+// claimedElsewhere tells whether another front still needs the address. The lock is held.
+func (p *Proxy) claimedElsewhere(addr netip.Addr) bool {
+	for _, s := range p.state {
+		for at, o := range s.fronts {
+			if o.claimed && at.at.Addr() == addr {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (p *Proxy) closeListener(o *open) {
+	if o.listener == nil {
+		return
+	}
+	if err := o.listener.Close(); err != nil {
+		p.log.Warn("closing a Service's listener", "error", err)
+	}
+	o.listener = nil
+	p.metrics.listeners.Dec()
+}
