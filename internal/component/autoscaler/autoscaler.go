@@ -7,7 +7,7 @@
 // timer, which stands still while there are none: a revision at zero, or resting at its minimum
 // scale, costs nothing but memory.
 //
-//	edge ──┐                                   ┌─► OnChange
+//	edge ──┐                                   ┌─► Subscribe
 //	tick ──┴─► scale.State.Decide ─► Decision ─┴─► write (parallel, latest wins) ─► Scaler
 package autoscaler
 
@@ -94,10 +94,10 @@ func New(c Config) *Autoscaler {
 	return a
 }
 
-// OnChange has fn called after what State returns for a revision changed in a way that shows in
+// Subscribe has fn called after what State returns for a revision changed in a way that shows in
 // objects: the wanted number, the activity, the sign of the excess burst capacity. Calls come from
 // many goroutines, also from within SetRevision, and must not block.
-func (a *Autoscaler) OnChange(fn func(revision types.NamespacedName)) {
+func (a *Autoscaler) Subscribe(fn func(revision types.NamespacedName)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.listeners = append(a.listeners[:len(a.listeners):len(a.listeners)], fn)

@@ -90,7 +90,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
-	for _, key := range c.of.keys() {
+	for _, key := range c.of.Revisions() {
 		s, ok := c.of.State(key)
 		if !ok {
 			continue

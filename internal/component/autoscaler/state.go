@@ -64,8 +64,8 @@ func (a *Autoscaler) State(key types.NamespacedName) (State, bool) {
 	return s, true
 }
 
-// keys returns all known revisions.
-func (a *Autoscaler) keys() []types.NamespacedName {
+// Revisions returns all known revisions.
+func (a *Autoscaler) Revisions() []types.NamespacedName {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	keys := make([]types.NamespacedName, 0, len(a.revisions))
