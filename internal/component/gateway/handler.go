@@ -1,0 +1,227 @@
+package gateway
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"ebb.dev/ebb/internal/component/gateway/admit"
+	"ebb.dev/ebb/internal/component/gateway/h1"
+	"ebb.dev/ebb/internal/domain/traffic"
+)
+
+// maxFields bounds a request's header fields; their bytes are bounded by the server.
+const maxFields = 256
+
+// front serves the hosts of one side, external or of the cluster.
+type front struct {
+	g        *Gateway
+	external bool
+}
+
+// Handler serves HTTP. With external set, hosts that are cluster-local are not known.
+func (g *Gateway) Handler(external bool) http.Handler {
+	return upgradeH2C(&front{g: g, external: external})
+}
+
+// ServeHTTP implements http.Handler.
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	st := f.g.state.Load()
+	rule, ok := st.table.Match(r.Host, f.external)
+	if !ok {
+		f.g.refuseHost(w, r)
+		return
+	}
+	if probe(w, r) {
+		return
+	}
+	target, byDefault := choose(rule, r)
+	rev := st.revisions[target.Revision]
+	if rev == nil {
+		refuse(w, refusal{http.StatusServiceUnavailable, "RevisionMissing",
+			"revision " + target.Revision.String() + " is not there (yet)", retrySoon})
+		return
+	}
+	c := calls.Get().(*call)
+	*c = call{g: f.g, w: w, r: r, rev: rev, settings: rev.settings.Load(), tag: target.Tag,
+		arrived: time.Now(), host: r.Host}
+	if rule.HostRewrite != "" {
+		c.host = rule.HostRewrite
+	}
+	c.defaultRoute = byDefault
+	c.serve()
+	*c = call{}
+	calls.Put(c)
+}
+
+// choose picks the target by tag header or by share; byDefault says that a rule with tag headers
+// was not asked for any of them.
+func choose(rule *traffic.Rule, r *http.Request) (target traffic.Target, byDefault bool) {
+	n := uint32(0)
+	if len(rule.Targets) > 1 || rule.TagHeader != nil {
+		n = rand.Uint32() //nolint:gosec // a share, no secret
+	}
+	if rule.TagHeader == nil {
+		return rule.Pick(n), false
+	}
+	if tag := r.Header.Get(headerTag); tag != "" {
+		if t, ok := rule.PickTag(tag, n); ok {
+			return t, false
+		}
+	}
+	return rule.Pick(n), true
+}
+
+// probe answers those who ask whether the gateway knows a host already.
+func probe(w http.ResponseWriter, r *http.Request) bool {
+	kind := r.Header.Get(headerProbe)
+	if kind == "" {
+		return false
+	}
+	if hash := r.Header.Get(headerHash); hash != "" {
+		w.Header().Set(headerHash, hash)
+	}
+	w.WriteHeader(http.StatusOK)
+	w.Write([]byte(kind)) //nolint:errcheck,gosec // the prober's loss
+	return true
+}
+
+// calls keeps call structs for reuse.
+var calls = sync.Pool{New: func() any { return &call{} }}
+
+// call is one request on its way.
+type call struct {
+	g            *Gateway
+	w            http.ResponseWriter
+	r            *http.Request
+	rev          *revision
+	settings     *traffic.Settings
+	tag          string
+	host         string // for the application
+	uri          string
+	upgrade      string // the protocol asked for, if any
+	defaultRoute bool
+
+	entry    admit.Entry
+	slot     *admit.Slot
+	arrived  time.Time
+	granted  time.Time
+	total    time.Time // end of the revision's timeout, zero for none
+	deaths   int       // instances that died with this request
+	status   int       // of the response, 0 until it is known
+	body     body
+	finished bool
+}
+
+// statusClientGone stands for a request whose client left before the response, as nginx says it.
+const statusClientGone = 499
+
+// serve takes the request from arrival to its last byte.
+func (c *call) serve() {
+	meter := c.rev.meter.Load()
+	if meter.In(c.arrived) {
+		c.g.config.Sink.Active(c.rev.name)
+	}
+	defer func() {
+		now := time.Now()
+		meter.Out(now)
+		c.body.release(c.g)
+		c.g.metrics.observe(c, now)
+	}()
+	if !c.prepare() {
+		return
+	}
+	for c.admit() && c.forward() == again {
+	}
+}
+
+// prepare readies what is sent to the instance.
+func (c *call) prepare() bool {
+	if len(c.r.Header) > maxFields {
+		c.refuse(refusal{http.StatusRequestHeaderFieldsTooLarge, "TooManyHeaders",
+			"the request has too many header fields", ""})
+		return false
+	}
+	c.uri = c.r.RequestURI
+	if !strings.HasPrefix(c.uri, "/") && (c.uri != "*" || c.r.Method != http.MethodOptions) {
+		c.uri = c.r.URL.RequestURI() // absolute form
+	}
+	if h1.CheckTarget(c.r.Method, c.uri) != nil || c.r.Method == http.MethodConnect {
+		c.refuse(refusal{http.StatusBadRequest, "BadRequest", "the request line is not valid", ""})
+		return false
+	}
+	c.upgrade = upgradeAsked(c.r)
+	c.setHeaders()
+	return c.takeBody()
+}
+
+// admit gets a slot, or refuses the request.
+func (c *call) admit() bool {
+	a := c.rev.admitter
+	if c.slot = a.Try(&c.entry); c.slot != nil {
+		c.begin()
+		return true
+	}
+	ctx, stop := c.watchClient()
+	defer stop()
+	slot, err := a.Admit(ctx, &c.entry, c.patience())
+	if err != nil {
+		c.refuseAdmission(err)
+		return false
+	}
+	c.slot = slot
+	c.begin()
+	return true
+}
+
+// begin starts the revision's clock.
+func (c *call) begin() {
+	c.granted = time.Now()
+	c.total = time.Time{}
+	if c.settings.Timeout > 0 {
+		c.total = c.granted.Add(c.settings.Timeout)
+	}
+}
+
+// patience is how long the request may still wait for an instance.
+func (c *call) patience() time.Duration {
+	limit := c.g.config.ActivationTimeout
+	if limit == 0 {
+		limit = max(minActivation, c.settings.Timeout)
+	}
+	return time.Until(c.arrived.Add(limit))
+}
+
+// watchEvery is how often a waiting request whose body is unread looks whether its client is there.
+// net/http watches the connection only once the body was read.
+const watchEvery = 100 * time.Millisecond
+
+// watchClient returns a context that also ends when the client leaves while its body is unread.
+func (c *call) watchClient() (context.Context, func()) {
+	ctx := c.r.Context()
+	conn := clientConn(ctx)
+	if c.body.stream == nil || conn == nil || c.r.ProtoMajor != 1 {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(watchEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				if h1.PeerClosed(conn) {
+					cancel()
+					return
+				}
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return ctx, func() { close(ended); cancel() }
+}

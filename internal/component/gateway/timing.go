@@ -1,0 +1,59 @@
+package gateway
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// stages are the steps of a cold start in their order. Each lasts from the one before; queue is the
+// whole wait, and firstByte the instance's own time for the response's head.
+var stages = [...]string{"decide", "replicas", "bound", "sandbox", "started", "ready"}
+
+// Names of the stages that the gateway sees itself.
+const (
+	stageQueue     = "queue"
+	stageDispatch  = "dispatch"
+	stageFirstByte = "firstByte"
+)
+
+// timing adds the Server-Timing field of a request that had to wait for an instance to start, and
+// records its stages. It runs when the response's head has arrived.
+func (c *call) timing(h http.Header) {
+	now := time.Now()
+	at := map[string]time.Time{}
+	if c.g.config.Timeline != nil {
+		for stage, t := range c.g.config.Timeline(c.rev.name) {
+			at[stage] = t
+		}
+	}
+	for stage, t := range c.rev.admitter.Stamps(c.slot) {
+		at[stage] = t
+	}
+	var field []byte
+	add := func(stage string, d time.Duration) {
+		if len(field) > 0 {
+			field = append(field, ", "...)
+		}
+		field = append(append(field, stage...), ";dur="...)
+		field = strconv.AppendFloat(field, float64(d.Microseconds())/1000, 'f', -1, 64)
+		c.g.metrics.stage(c.rev.name, stage, d)
+	}
+	add(stageQueue, c.granted.Sub(c.arrived))
+	last := c.arrived
+	for _, stage := range stages {
+		t, known := at[stage]
+		if !known {
+			continue
+		}
+		// A step done before the request came took none of its time.
+		add(stage, max(0, t.Sub(last)))
+		if t.After(last) {
+			last = t
+		}
+	}
+	add(stageDispatch, max(0, c.granted.Sub(last)))
+	add(stageFirstByte, now.Sub(c.granted))
+	h.Add("Server-Timing", string(field))
+	c.g.metrics.cold(c.rev.name, now.Sub(c.arrived))
+}
