@@ -48,6 +48,23 @@ func Apply(ctx context.Context, c *rest.Config, manifests ...fs.FS) error {
 	if err != nil {
 		return err
 	}
+	return apply(ctx, c, objects)
+}
+
+// ApplyObjects is Apply for objects in memory; each must carry its kind.
+func ApplyObjects(ctx context.Context, c *rest.Config, objects ...runtime.Object) error {
+	var all []*unstructured.Unstructured
+	for _, o := range objects {
+		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+		if err != nil {
+			return fmt.Errorf("reading %T: %w", o, err)
+		}
+		all = append(all, &unstructured.Unstructured{Object: content})
+	}
+	return apply(ctx, c, all)
+}
+
+func apply(ctx context.Context, c *rest.Config, objects []*unstructured.Unstructured) error {
 	client, err := dynamic.NewForConfig(Unlimited(c))
 	if err != nil {
 		return fmt.Errorf("making a client for manifests: %w", err)

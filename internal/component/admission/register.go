@@ -1,0 +1,95 @@
+package admission
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	"maps"
+
+	"ebb.dev/ebb/internal/platform/kube"
+	"ebb.dev/ebb/internal/platform/kube/settings"
+)
+
+// Upstream's names of the webhooks: they show in every refusal.
+const (
+	defaultName  = "webhook.serving.knative.dev"
+	validateName = "validation.webhook.serving.knative.dev"
+	settingsName = "config.webhook.serving.knative.dev"
+)
+
+// Register has the API server ask at the address ("127.0.0.1:9443") before it stores anything of
+// Serving's. It refuses such writes from then on while nobody answers there.
+func Register(ctx context.Context, c *rest.Config, address string, caBundle []byte) error {
+	if err := kube.ApplyObjects(ctx, c, Webhooks(address, caBundle)...); err != nil {
+		return fmt.Errorf("registering admission: %w", err)
+	}
+	return nil
+}
+
+// Webhooks returns the webhook configurations that lead to the address.
+func Webhooks(address string, caBundle []byte) []runtime.Object {
+	to := func(path string) admissionregistrationv1.WebhookClientConfig {
+		url := "https://" + address + path
+		return admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: caBundle}
+	}
+	w := wiring{
+		fail: admissionregistrationv1.Fail, none: admissionregistrationv1.SideEffectClassNone,
+		seconds: 10, versions: []string{"v1"},
+	}
+	return []runtime.Object{
+		&admissionregistrationv1.MutatingWebhookConfiguration{
+			TypeMeta:   typeMeta("MutatingWebhookConfiguration"),
+			ObjectMeta: metav1.ObjectMeta{Name: defaultName},
+			Webhooks: []admissionregistrationv1.MutatingWebhook{{
+				Name: defaultName, ClientConfig: to(pathDefault), Rules: servingRules(),
+				FailurePolicy: &w.fail, SideEffects: &w.none, TimeoutSeconds: &w.seconds, AdmissionReviewVersions: w.versions,
+			}},
+		},
+		&admissionregistrationv1.ValidatingWebhookConfiguration{
+			TypeMeta:   typeMeta("ValidatingWebhookConfiguration"),
+			ObjectMeta: metav1.ObjectMeta{Name: validateName},
+			Webhooks: []admissionregistrationv1.ValidatingWebhook{{
+				Name: validateName, ClientConfig: to(pathValidate), Rules: servingRules(),
+				FailurePolicy: &w.fail, SideEffects: &w.none, TimeoutSeconds: &w.seconds, AdmissionReviewVersions: w.versions,
+			}},
+		},
+		&admissionregistrationv1.ValidatingWebhookConfiguration{
+			TypeMeta:   typeMeta("ValidatingWebhookConfiguration"),
+			ObjectMeta: metav1.ObjectMeta{Name: settingsName},
+			Webhooks: []admissionregistrationv1.ValidatingWebhook{{
+				Name: settingsName, ClientConfig: to(pathSettings), Rules: rules("", "v1", "configmaps"),
+				NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: settings.Namespace}},
+				FailurePolicy:     &w.fail, SideEffects: &w.none, TimeoutSeconds: &w.seconds, AdmissionReviewVersions: w.versions,
+			}},
+		},
+	}
+}
+
+// wiring is what all webhooks have alike, in a place that pointers can lead to.
+type wiring struct {
+	fail     admissionregistrationv1.FailurePolicyType
+	none     admissionregistrationv1.SideEffectClass
+	seconds  int32
+	versions []string
+}
+
+func typeMeta(kind string) metav1.TypeMeta {
+	return metav1.TypeMeta{APIVersion: admissionregistrationv1.SchemeGroupVersion.String(), Kind: kind}
+}
+
+func servingRules() []admissionregistrationv1.RuleWithOperations {
+	return rules("serving.knative.dev", "*", slices.Sorted(maps.Keys(resources))...)
+}
+
+func rules(group, version string, plurals ...string) []admissionregistrationv1.RuleWithOperations {
+	return []admissionregistrationv1.RuleWithOperations{{
+		Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update},
+		Rule:       admissionregistrationv1.Rule{APIGroups: []string{group}, APIVersions: []string{version}, Resources: plurals},
+	}}
+}
