@@ -19,10 +19,12 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ebb.dev/ebb/internal/component/cluster/pki"
 	"ebb.dev/ebb/internal/platform/config"
+	"go.uber.org/zap"
 	"k8s.io/client-go/rest"
 )
 
@@ -74,11 +76,12 @@ type Cluster struct {
 	stopAPI context.CancelFunc
 	stopAll context.CancelFunc // controller-manager, scheduler, renewal
 
-	parts sync.WaitGroup // everything but the API server
-	api   sync.WaitGroup
-	done  chan error
-	ready chan struct{} // closed when the API can be used
-	local chan struct{} // closed when local APIs are served too
+	stopping atomic.Bool
+	parts    sync.WaitGroup // everything but the API server
+	api      sync.WaitGroup
+	done     chan error
+	ready    chan struct{} // closed when the API can be used
+	local    chan struct{} // closed when local APIs are served too
 }
 
 // Start begins everything and returns once the API listens. Ready tells when it can be used.
@@ -94,7 +97,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 }
 
 func (c *Cluster) start(ctx context.Context) (err error) {
-	redirectLogs(c.log)
+	quiet := calmLog(c.log, &c.stopping)
 	if err := setFeatures(); err != nil {
 		return err
 	}
@@ -116,7 +119,8 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 	if c.locals, err = serveLocals(c.cfg.Locals, c.files.localCert); err != nil {
 		return err
 	}
-	if c.etcd, err = startStore(ctx, c.cfg); err != nil {
+	clientLogger = zap.NewNop()
+	if c.etcd, err = startStore(ctx, c.cfg.Folder, quiet); err != nil {
 		return errors.Join(err, c.locals.close())
 	}
 	if err := c.launch(ctx, host); err != nil {
@@ -227,6 +231,7 @@ func (c *Cluster) NodeTLS(name string, addresses ...netip.Addr) (*tls.Config, er
 
 // Stop ends controllers, scheduler, API and store, in that order; state is kept.
 func (c *Cluster) Stop(ctx context.Context) error {
+	c.stopping.Store(true)
 	c.stopAll()
 	err := waitFor(ctx, &c.parts, "controllers and scheduler")
 	c.stopAPI()

@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/component-base/configz"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
 )
@@ -35,6 +36,7 @@ func (c *Cluster) runControllers(ctx context.Context) error {
 	if cfg.Client, err = kubernetes.NewForConfig(rest.AddUserAgent(rest.CopyConfig(kubeconfig), "kube-controller-manager")); err != nil {
 		return fmt.Errorf("making the controllers' client: %w", err)
 	}
+	defer configz.Delete(app.ConfigzName)
 	return app.Run(ctx, cfg.Complete())
 }
 

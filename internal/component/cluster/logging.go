@@ -3,32 +3,45 @@ package cluster
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 
 	"k8s.io/klog/v2"
 )
 
-// redirectLogs sends what Kubernetes writes with klog to log. Its infos are detail here, and its
-// errors mostly say that something will be tried again.
-func redirectLogs(log *slog.Logger) {
-	klog.SetSlogLogger(slog.New(quieter{log.Handler()}).With("part", "kubernetes"))
+// calm lowers what Kubernetes and etcd say: their infos are detail here, and their errors nearly
+// always announce another try. Once the cluster is stopping, parts that miss each other are no news.
+type calm struct {
+	slog.Handler
+	stopping *atomic.Bool
 }
 
-// quieter lowers every record by one step.
-type quieter struct{ slog.Handler }
-
-const step = slog.LevelError - slog.LevelWarn
-
-func (q quieter) Enabled(ctx context.Context, l slog.Level) bool {
-	return q.Handler.Enabled(ctx, l-step)
+func (c calm) level(l slog.Level) slog.Level {
+	if l >= slog.LevelError && !c.stopping.Load() {
+		return slog.LevelInfo
+	}
+	return slog.LevelDebug
 }
 
-func (q quieter) Handle(ctx context.Context, r slog.Record) error {
-	r.Level -= step
-	return q.Handler.Handle(ctx, r)
+func (c calm) Enabled(ctx context.Context, l slog.Level) bool {
+	return c.Handler.Enabled(ctx, c.level(l))
 }
 
-func (q quieter) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return quieter{q.Handler.WithAttrs(attrs)}
+func (c calm) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = c.level(r.Level)
+	return c.Handler.Handle(ctx, r)
 }
 
-func (q quieter) WithGroup(name string) slog.Handler { return quieter{q.Handler.WithGroup(name)} }
+func (c calm) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return calm{c.Handler.WithAttrs(attrs), c.stopping}
+}
+
+func (c calm) WithGroup(name string) slog.Handler {
+	return calm{c.Handler.WithGroup(name), c.stopping}
+}
+
+// calmLog is the logger for everything linked in; klog, which Kubernetes uses, writes to it too.
+func calmLog(log *slog.Logger, stopping *atomic.Bool) *slog.Logger {
+	quiet := slog.New(calm{log.Handler(), stopping})
+	klog.SetSlogLogger(quiet)
+	return quiet
+}

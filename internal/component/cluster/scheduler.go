@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/component-base/configz"
 	"k8s.io/kubernetes/cmd/kube-scheduler/app"
 	schedulerconfig "k8s.io/kubernetes/cmd/kube-scheduler/app/config"
 	"k8s.io/kubernetes/pkg/scheduler"
@@ -54,6 +55,8 @@ func (c *Cluster) runScheduler(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making the scheduler: %w", err)
 	}
+	// Its configuration is registered under this name in the process; another start needs it free.
+	defer configz.Delete("componentconfig")
 	err = app.Run(ctx, &completed, sched)
 	if ctx.Err() != nil {
 		return nil // Run calls every end an error

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"ebb.dev/ebb/internal/platform/config"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -31,8 +32,8 @@ type store struct {
 }
 
 // startStore returns once etcd answers.
-func startStore(ctx context.Context, cfg Config) (*store, error) {
-	dir := cfg.Folder.Etcd()
+func startStore(ctx context.Context, folder config.Folder, log *slog.Logger) (*store, error) {
+	dir := folder.Etcd()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making etcd folder: %w", err)
 	}
@@ -49,7 +50,7 @@ func startStore(ctx context.Context, cfg Config) (*store, error) {
 	ec.ListenPeerUrls, ec.AdvertisePeerUrls = nil, []url.URL{{Scheme: "http", Host: "localhost:2380"}}
 	ec.InitialCluster = ec.Name + "=" + ec.AdvertisePeerUrls[0].String()
 	ec.TickMs, ec.ElectionMs = etcdTickMs, etcdElectMs
-	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(zapBridge{log: cfg.Log.With("part", "etcd")}))
+	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(zapBridge{log: log.With("component", "etcd")}))
 	ec.BootstrapDefragThresholdMegabytes = defragAtMiB
 	if s.etcd, err = embed.StartEtcd(ec); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting etcd: %w", err), s.closeDir())
@@ -94,7 +95,7 @@ func (s *store) stop() {
 	}
 }
 
-// zapBridge writes etcd's log lines through slog; its infos are our debug.
+// zapBridge writes etcd's log lines through slog.
 type zapBridge struct {
 	log    *slog.Logger
 	fields []zapcore.Field
@@ -133,7 +134,11 @@ func (z zapBridge) Sync() error { return nil }
 func slogLevel(l zapcore.Level) slog.Level {
 	switch {
 	case l >= zapcore.ErrorLevel:
+		return slog.LevelError
+	case l == zapcore.WarnLevel:
 		return slog.LevelWarn
+	case l == zapcore.InfoLevel:
+		return slog.LevelInfo
 	default:
 		return slog.LevelDebug
 	}
