@@ -7,6 +7,8 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"ebb.dev/ebb/internal/platform/image"
 )
 
 const (
@@ -25,25 +27,18 @@ type Collection struct {
 	Grace time.Duration
 }
 
-// Collected is what a collection removed.
-type Collected struct {
-	Manifests int   `json:"manifests"`
-	Blobs     int   `json:"blobs"`
-	Bytes     int64 `json:"bytes"`
-}
-
 // Collect removes the blobs no manifest needs. Pulls go on meanwhile, pushes wait at their manifest.
-func (r *Registry) Collect(ctx context.Context, c Collection) (Collected, error) {
+func (r *Registry) Collect(ctx context.Context, c Collection) (image.Collected, error) {
 	if c.Grace == 0 {
 		c.Grace = defaultGrace
 	}
 	return r.collect(ctx, c.Untagged, time.Now().Add(-max(c.Grace, leastGrace)))
 }
 
-func (r *Registry) collect(ctx context.Context, untagged bool, before time.Time) (Collected, error) {
+func (r *Registry) collect(ctx context.Context, untagged bool, before time.Time) (image.Collected, error) {
 	r.change.Lock()
 	defer r.change.Unlock()
-	var out Collected
+	var out image.Collected
 	if untagged {
 		for repo, hashes := range r.index.unreachable() {
 			for _, h := range hashes {

@@ -60,19 +60,42 @@ func (m Mirror) head(ctx context.Context, ref name.Reference) (string, error) {
 	return "", fmt.Errorf("asking %s: %s", url, resp.Status)
 }
 
-// digest addresses a manifest in the mirror.
-func (m Mirror) digest(ref name.Reference, hash string) name.Reference {
-	registry, _ := name.NewRegistry(m.Address, name.Insecure)
-	return registry.Repo(m.repository(ref)).Digest(hash)
+// registry is the mirror as a registry without TLS.
+func (m Mirror) registry() (name.Registry, error) {
+	registry, err := name.NewRegistry(m.Address, name.Insecure)
+	if err != nil {
+		return name.Registry{}, fmt.Errorf("local registry: %w", err)
+	}
+	return registry, nil
 }
 
-// tag addresses a reference in the mirror, by tag or digest as it says.
-func (m Mirror) tag(ref name.Reference) name.Reference {
+// target addresses a reference in the mirror, by tag or digest as it says. An address that is none
+// gives a target that no request reaches.
+func (m Mirror) target(ref name.Reference) name.Reference {
 	if digest, ok := ref.(name.Digest); ok {
 		return m.digest(ref, digest.DigestStr())
 	}
-	registry, _ := name.NewRegistry(m.Address, name.Insecure)
+	registry, _ := m.registry()
 	return registry.Repo(m.repository(ref)).Tag(ref.Identifier())
+}
+
+// digest addresses a manifest in the mirror.
+func (m Mirror) digest(ref name.Reference, hash string) name.Reference {
+	registry, _ := m.registry()
+	return registry.Repo(m.repository(ref)).Digest(hash)
+}
+
+// References lists what pods may call a tag in one of the mirror's repositories, the usual way first.
+func (m Mirror) References(repository, tag string) []string {
+	own := "/" + repository + ":" + tag
+	out := []string{m.Address + own}
+	if _, port, err := net.SplitHostPort(m.Address); err == nil {
+		out = append(out, "localhost:"+port+own)
+	}
+	if foreign, ok := Reference(repository); ok {
+		out = append([]string{foreign + ":" + tag}, out...)
+	}
+	return out
 }
 
 // repository names the mirror's repository for a reference.
@@ -116,7 +139,11 @@ func Reference(repository string) (string, bool) {
 	if !ok || rest == "" {
 		return "", false
 	}
-	if !strings.ContainsAny(host, "._") && host != "localhost" {
+	plain, port, withPort := strings.Cut(host, "_")
+	if withPort && strings.Trim(port, "0123456789") != "" {
+		return "", false
+	}
+	if !withPort && !strings.Contains(plain, ".") && plain != "localhost" {
 		return "", false
 	}
 	return decodeHost(host) + "/" + rest, true
