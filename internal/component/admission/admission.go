@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -35,47 +36,55 @@ type Config struct {
 	Settings *settings.Store
 	// Client asks the API server whether it would take a pod.
 	Client kubernetes.Interface
-	// Listener takes the API server's connections.
-	Listener net.Listener
-	// TLS holds the server's certificate.
-	TLS *tls.Config
-	// Log receives what goes wrong outside a request.
-	Log *slog.Logger
 }
 
-// Handler answers admission reviews.
-func Handler(c Config) http.Handler {
+// Handler answers admission reviews. It refuses all until Use was called, since what it needs comes
+// from the API server, which must know the handler before.
+type Handler struct{ mux atomic.Pointer[http.ServeMux] }
+
+// Use has the handler answer by c from now on.
+func (h *Handler) Use(c Config) {
 	mux := http.NewServeMux()
 	mux.Handle("POST "+pathDefault, webhook(defaulter{c.Settings}.handle))
 	mux.Handle("POST "+pathValidate, webhook(validator{c.Settings, pods{c.Client}}.handle))
 	mux.Handle("POST "+pathSettings, webhook(checkSettings))
-	return mux
+	h.mux.Store(mux)
+}
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	mux := h.mux.Load()
+	if mux == nil {
+		http.Error(w, "admission is starting", http.StatusServiceUnavailable)
+		return
+	}
+	mux.ServeHTTP(w, r)
 }
 
 func webhook(handle ctrladmission.HandlerFunc) http.Handler {
 	return &ctrladmission.Webhook{Handler: handle}
 }
 
-// Serve answers on the listener until ctx ends.
-func Serve(ctx context.Context, c Config) error {
+// Serve answers on a listener of its own until ctx ends, for an API server in another process.
+func Serve(ctx context.Context, l net.Listener, t *tls.Config, h http.Handler, log *slog.Logger) error {
 	server := &http.Server{
-		Handler:           Handler(c),
-		TLSConfig:         c.TLS,
+		Handler:           h,
+		TLSConfig:         t,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       20 * time.Second,
 		IdleTimeout:       5 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	stopped := context.AfterFunc(ctx, func() {
+	stop := context.AfterFunc(ctx, func() {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
 		if err := server.Shutdown(end); err != nil {
-			c.Log.Debug("closing admission", "error", err)
+			log.Debug("closing admission", "error", err)
 		}
 	})
-	defer stopped()
-	if err := server.ServeTLS(c.Listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving admission on %s: %w", c.Listener.Addr(), err)
+	defer stop()
+	if err := server.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving admission on %s: %w", l.Addr(), err)
 	}
 	return nil
 }

@@ -23,21 +23,38 @@ const (
 	settingsName = "config.webhook.serving.knative.dev"
 )
 
-// Register has the API server ask at the address ("127.0.0.1:9443") before it stores anything of
-// Serving's. It refuses such writes from then on while nobody answers there.
-func Register(ctx context.Context, c *rest.Config, address string, caBundle []byte) error {
-	if err := kube.ApplyObjects(ctx, c, Webhooks(address, caBundle)...); err != nil {
+// A Way tells how the API server reaches a path of the handler.
+type Way func(path string) admissionregistrationv1.WebhookClientConfig
+
+// ByURL is the way to a listener at the address ("127.0.0.1:9443"), known by the bundle.
+func ByURL(address string, caBundle []byte) Way {
+	return func(path string) admissionregistrationv1.WebhookClientConfig {
+		url := "https://" + address + path
+		return admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: caBundle}
+	}
+}
+
+// ByService is the way to a Service's port 443, known by the bundle.
+func ByService(namespace, name string, caBundle []byte) Way {
+	return func(path string) admissionregistrationv1.WebhookClientConfig {
+		return admissionregistrationv1.WebhookClientConfig{
+			Service:  &admissionregistrationv1.ServiceReference{Namespace: namespace, Name: name, Path: &path},
+			CABundle: caBundle,
+		}
+	}
+}
+
+// Register has the API server ask before it stores anything of Serving's. It refuses such writes
+// from then on while nobody answers.
+func Register(ctx context.Context, c *rest.Config, to Way) error {
+	if err := kube.ApplyObjects(ctx, c, Webhooks(to)...); err != nil {
 		return fmt.Errorf("registering admission: %w", err)
 	}
 	return nil
 }
 
-// Webhooks returns the webhook configurations that lead to the address.
-func Webhooks(address string, caBundle []byte) []runtime.Object {
-	to := func(path string) admissionregistrationv1.WebhookClientConfig {
-		url := "https://" + address + path
-		return admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: caBundle}
-	}
+// Webhooks returns the webhook configurations.
+func Webhooks(to Way) []runtime.Object {
 	w := wiring{
 		fail: admissionregistrationv1.Fail, none: admissionregistrationv1.SideEffectClassNone,
 		seconds: 10, versions: []string{"v1"},
