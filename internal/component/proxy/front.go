@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// service is what is open for a Service.
-type service struct {
+// serving is what is open for a Service.
+type serving struct {
 	fronts map[place]*open
 	sticky map[int32]*affinities // by Service port, shared by its fronts
 }
@@ -34,7 +34,7 @@ func (p *Proxy) apply(ctx context.Context, key types.NamespacedName, wanted []fr
 		if len(wanted) == 0 {
 			return nil
 		}
-		s = &service{fronts: map[place]*open{}, sticky: map[int32]*affinities{}}
+		s = &serving{fronts: map[place]*open{}, sticky: map[int32]*affinities{}}
 		p.state[key] = s
 	}
 	keep := map[place]bool{}
@@ -57,7 +57,7 @@ func (p *Proxy) apply(ctx context.Context, key types.NamespacedName, wanted []fr
 }
 
 // applyFront updates one front. The lock is held.
-func (p *Proxy) applyFront(ctx context.Context, s *service, f front) error {
+func (p *Proxy) applyFront(ctx context.Context, s *serving, f front) error {
 	o := s.fronts[f.place]
 	if o == nil {
 		o = &open{balancer: newBalancer()}
@@ -100,7 +100,7 @@ func (p *Proxy) listen(ctx context.Context, f front, b *balancer) (io.Closer, er
 }
 
 // closeFront closes the front at a place. The lock is held.
-func (p *Proxy) closeFront(s *service, at place) {
+func (p *Proxy) closeFront(s *serving, at place) {
 	o := s.fronts[at]
 	delete(s.fronts, at)
 	p.closeListener(o)

@@ -76,7 +76,7 @@ type Proxy struct {
 	metrics  *metrics
 
 	mu    sync.Mutex // guards state; sync runs one key at a time
-	state map[types.NamespacedName]*service
+	state map[types.NamespacedName]*serving
 }
 
 // New registers with the informers; nothing happens before Run.
@@ -95,7 +95,7 @@ func New(c Config) (*Proxy, error) {
 			workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](50*time.Millisecond, 30*time.Second)),
 		balance: newAddresses(c.LoadBalancers),
 		flows:   &flowLimit{max: maxFlows},
-		state:   map[types.NamespacedName]*service{},
+		state:   map[types.NamespacedName]*serving{},
 	}
 	var err error
 	if p.metrics, err = newMetrics(c.Registerer); err != nil {

@@ -15,7 +15,7 @@ var errUserspace = errors.New("chosen by configuration")
 func (n *Net) egress(ctx context.Context) error {
 	err := n.kernelEgress()
 	if err == nil {
-		return n.closeRelayRoutes()
+		return relay.Forget(n.route, n.cfg.PodCIDR, n.cfg.NodeIP, n.cfg.HostIP)
 	}
 	if !errors.Is(err, errUserspace) {
 		n.cfg.Log.WarnContext(ctx, "pods reach other hosts through a userspace relay", "error", err)
@@ -59,7 +59,10 @@ func (n *Net) openRelay(ctx context.Context) error {
 		Outside: n.host,
 		Routes:  n.route,
 		Pods:    n.cfg.PodCIDR,
+		Node:    n.cfg.NodeIP,
 		Direct:  n.cfg.HostIP,
+		Uplink:  nodeLink,
+		MTU:     n.MTU(),
 		Log:     n.cfg.Log,
 	})
 	if err != nil {
@@ -70,6 +73,3 @@ func (n *Net) openRelay(ctx context.Context) error {
 	n.mu.Unlock()
 	return nil
 }
-
-// closeRelayRoutes takes away the diversion a former process may have left.
-func (n *Net) closeRelayRoutes() error { return relay.Forget(n.route, n.cfg.PodCIDR) }

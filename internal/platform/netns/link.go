@@ -35,6 +35,10 @@ func (n *Net) connect() error {
 	if err != nil {
 		return fmt.Errorf("finding %s in the namespace: %w", nodeLink, err)
 	}
+	// What comes from the host may have any source; under the relay its way back is another.
+	if err := n.inner.Do(func() error { return setSysctl("ipv4/conf/"+nodeLink+"/rp_filter", "0") }); err != nil {
+		n.cfg.Log.Warn("letting the host's packets in", "error", err)
+	}
 	hostEnd := end{host, outer, n.cfg.HostIP, n.cfg.NodeIP, inner.Attrs().HardwareAddr}
 	nodeEnd := end{n.route, inner, n.cfg.NodeIP, n.cfg.HostIP, outer.Attrs().HardwareAddr}
 	if err := errors.Join(hostEnd.up(), nodeEnd.up()); err != nil {

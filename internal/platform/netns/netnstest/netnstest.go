@@ -101,14 +101,14 @@ func (w *World) Config(i int) netns.Config {
 // Open opens a network and removes it with the test.
 func (w *World) Open(t testing.TB, c netns.Config) *netns.Net {
 	t.Helper()
-	n, err := netns.Open(t.Context(), c)
-	must(t, err)
 	t.Cleanup(func() {
-		_ = n.Close()
 		if err := netns.Remove(c); err != nil {
 			t.Error(err)
 		}
 	})
+	n, err := netns.Open(t.Context(), c)
+	must(t, err)
+	t.Cleanup(func() { _ = n.Close() })
 	return n
 }
 
