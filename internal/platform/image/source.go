@@ -111,16 +111,6 @@ func (s *Source) Image(ctx context.Context, reference string, kc authn.Keychain)
 	return img, ref.Context().Digest(desc.Digest.String()), nil
 }
 
-// Parse reads an image reference the way container tools do: no registry means Docker Hub, no tag
-// means latest.
-func Parse(reference string) (name.Reference, error) {
-	ref, err := name.ParseReference(reference)
-	if err != nil {
-		return nil, fmt.Errorf("%w %q: %w", ErrReference, reference, err)
-	}
-	return ref, nil
-}
-
 // mirrored tells whether the mirror has the reference, and under which digest. A mirror that does
 // not answer counts as one that has nothing, so a broken one never stops a pull.
 func (s *Source) mirrored(ctx context.Context, ref name.Reference) (string, bool) {
