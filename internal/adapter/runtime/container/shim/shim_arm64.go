@@ -1,0 +1,6 @@
+package shim
+
+import _ "embed"
+
+//go:embed shim_linux_arm64.gz
+var program []byte
