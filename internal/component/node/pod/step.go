@@ -1,0 +1,215 @@
+package pod
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"ebb.dev/ebb/internal/adapter/runtime"
+)
+
+// containerPrefix stands before container IDs in the API.
+const containerPrefix = "ebb://"
+
+// step looks at everything and does what can be done now. It never waits.
+func (p *Pod) step(now time.Time) {
+	if p.stage == active {
+		p.checkDeadline(now)
+	}
+	if p.stage == active && p.complete() {
+		p.beginStop(stopDone, 0)
+	}
+	switch p.stage {
+	case active:
+		p.setup(now)
+		p.pulls(now)
+		p.startNext(now)
+	case stopping:
+		p.stepStop()
+	case stopped:
+	}
+}
+
+func (p *Pod) checkDeadline(now time.Time) {
+	if p.pod.Spec.ActiveDeadlineSeconds == nil {
+		return
+	}
+	end := p.started.Add(time.Duration(*p.pod.Spec.ActiveDeadlineSeconds) * time.Second)
+	if now.Before(end) {
+		p.at(end)
+		return
+	}
+	p.failure = failure{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"}
+	p.event(corev1.EventTypeNormal, "DeadlineExceeded", p.failure.message)
+	p.beginStop(stopDone, graceOf(p.pod))
+}
+
+// complete says whether nothing of the pod will run again.
+func (p *Pod) complete() bool {
+	for _, c := range p.ofKind(initial) {
+		if p.over(c) && c.term.ExitCode != 0 {
+			return true
+		}
+	}
+	for _, c := range p.ofKind(regular) {
+		if !p.over(c) {
+			return false
+		}
+	}
+	return true
+}
+
+// startNext starts what may start, in Kubernetes' order: each init container after the one before is
+// done (a sidecar: is up), then the containers, each after the postStart hook of the one before.
+func (p *Pod) startNext(now time.Time) {
+	if !p.sandbox.ok || !p.volumes.ok {
+		return
+	}
+	if !p.initialize(now) {
+		return
+	}
+	for _, c := range p.ofKind(regular) {
+		switch c.phase {
+		case waiting, ended:
+			if !p.over(c) {
+				p.tryStart(c, now)
+			}
+			if c.phase == starting || (c.phase == waiting && c.reason != reasonConfig && c.image.err == nil) {
+				return
+			}
+		case starting:
+			return
+		case running:
+			if !c.hooked {
+				return
+			}
+		}
+	}
+	for _, c := range p.ofKind(ephemeral) {
+		if c.phase == waiting {
+			p.tryStart(c, now)
+		}
+	}
+}
+
+// initialize brings the init containers along and says whether all are done.
+func (p *Pod) initialize(now time.Time) bool {
+	done := true
+	for _, c := range p.ofKind(initial, sidecar) {
+		switch c.phase {
+		case starting:
+			done = false
+		case running:
+			done = done && c.kind == sidecar && c.up
+		case waiting, ended:
+			if c.phase == ended && c.kind == initial && c.term.ExitCode == 0 {
+				continue
+			}
+			// Once the containers have run, an init container is not needed any more; a sidecar is.
+			if c.phase == waiting && c.kind == initial && p.ran() {
+				continue
+			}
+			if !p.over(c) {
+				p.tryStart(c, now)
+			}
+			done = false
+		}
+		if !done && !p.ran() {
+			return false
+		}
+	}
+	return done || p.ran()
+}
+
+// ran says whether any of the pod's containers proper was started in this sandbox.
+func (p *Pod) ran() bool {
+	for _, c := range p.ofKind(regular) {
+		if c.phase != waiting && c.id != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// tryStart starts the container unless it has to wait for its image or its back-off.
+func (p *Pod) tryStart(c *container, now time.Time) {
+	if now.Before(c.until) {
+		p.at(c.until)
+		return
+	}
+	if c.image.ok {
+		p.start(c)
+	}
+}
+
+// exited takes the end of a container as the runtime tells it.
+func (p *Pod) exited(rc runtime.Container) {
+	for _, c := range p.containers {
+		if c.id != rc.ID {
+			continue
+		}
+		switch c.phase {
+		case starting:
+			c.early = &rc
+		case running:
+			p.ended(c, rc, nil)
+		}
+		return
+	}
+}
+
+// ended records how a run ended and when the next one may begin.
+func (p *Pod) ended(c *container, rc runtime.Container, how *corev1.ContainerStateTerminated) {
+	c.quiet()
+	close(c.gone)
+	if rc.Finished.IsZero() {
+		rc.Finished = time.Now()
+	}
+	c.phase, c.run, c.up, c.ready = ended, rc, false, false
+	c.reason, c.message = "", ""
+	if how == nil {
+		how = &corev1.ContainerStateTerminated{Reason: exitReason(rc), Message: p.terminationMessage(c, rc.ExitCode != 0)}
+	}
+	how.ExitCode, how.Signal = int32(rc.ExitCode), int32(rc.Signal) //nolint:gosec // both are below 512
+	how.StartedAt, how.FinishedAt = metav1.NewTime(c.began), metav1.NewTime(rc.Finished)
+	how.ContainerID = containerPrefix + rc.ID
+	c.term = how
+	if rc.OOMKilled {
+		p.event(corev1.EventTypeWarning, eventOOM, "Container "+c.spec.Name+" ran out of memory and was killed")
+	}
+	if p.stage != active || !p.restarts(c, how.ExitCode) {
+		return
+	}
+	c.until = c.crash.next(rc.Finished)
+	c.delay = c.until.Sub(rc.Finished)
+	if c.spec.ImagePullPolicy == corev1.PullAlways || len(c.image.value.RootFS) == 0 {
+		c.image = task[runtime.Image]{}
+	}
+	if c.delay > 0 {
+		p.event(corev1.EventTypeWarning, eventBackOff,
+			fmt.Sprintf("Back-off restarting failed container %s in pod %s", c.spec.Name, p.fullName()))
+	}
+}
+
+func (p *Pod) fullName() string {
+	return p.pod.Name + "_" + p.pod.Namespace + "(" + string(p.uid) + ")"
+}
+
+func exitReason(rc runtime.Container) string {
+	switch {
+	case rc.OOMKilled:
+		return "OOMKilled"
+	case rc.ExitCode == 0:
+		return "Completed"
+	default:
+		return "Error"
+	}
+}
+
+// crashMessage is what a container in back-off shows.
+func (p *Pod) crashMessage(c *container) string {
+	return "back-off " + strconv.Itoa(int(c.delay/time.Second)) + "s restarting failed container=" + c.spec.Name + " pod=" + p.fullName()
+}
