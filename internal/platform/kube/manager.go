@@ -18,6 +18,8 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"knative.dev/serving/pkg/apis/serving"
+
+	"ebb.dev/ebb/internal/platform/telemetry"
 )
 
 // Unlimited returns a copy of c without a client-side rate limit: a wake-up must never wait for a
@@ -43,9 +45,11 @@ func NewManager(c *rest.Config, log *slog.Logger) (ctrl.Manager, error) {
 		return nil, err
 	}
 	skipNames := true
-	mgr, err := ctrl.NewManager(Unlimited(c), ctrl.Options{
+	quiet := Unlimited(c)
+	quiet.WarningHandlerWithContext = rest.NoWarnings{} // they were shown to whoever wrote the manifest
+	mgr, err := ctrl.NewManager(quiet, ctrl.Options{
 		Scheme:                 Scheme(),
-		Logger:                 logr.FromSlogHandler(log.Handler()),
+		Logger:                 logr.FromSlogHandler(telemetry.Floor(log.Handler(), slog.LevelWarn)),
 		Metrics:                metricsserver.Options{BindAddress: "0"},
 		HealthProbeBindAddress: "0",
 		Controller:             config.Controller{SkipNameValidation: &skipNames},

@@ -12,6 +12,9 @@ type floor struct {
 	level slog.Level
 }
 
+// Floor returns h without the records below level.
+func Floor(h slog.Handler, level slog.Level) slog.Handler { return floor{h, level} }
+
 // Enabled implements slog.Handler.
 func (f floor) Enabled(ctx context.Context, l slog.Level) bool {
 	return l >= f.level && f.Handler.Enabled(ctx, l)

@@ -96,10 +96,10 @@ func decideRoute(ctx context.Context, s state, p *plan) {
 }
 
 // explain lets a reason that the Configuration knows (an image that cannot be pulled, say) stand in
-// the Service's Ready, where the Route would only say that it waits.
+// the Service's Ready, where the Route would only say that no Revision is ready.
 func explain(status *servingv1.ServiceStatus, cfg *servingv1.Configuration) {
 	c := cfg.Status.GetCondition(servingv1.ConfigurationConditionReady)
-	if c.IsUnknown() && c.GetReason() != "" && cfg.Generation == cfg.Status.ObservedGeneration {
+	if !c.IsTrue() && c.GetReason() != "" && cfg.Generation == cfg.Status.ObservedGeneration {
 		status.PropagateConfigurationStatus(&cfg.Status)
 	}
 }
