@@ -265,4 +265,3 @@ func (p *Pod) pullBacksOff(c *container) {
 
 // stampCopy gives the observer a map of its own.
 func (p *Pod) stampCopy() map[string]time.Time { return maps.Clone(p.stamps) }
-

@@ -68,16 +68,16 @@ func newID() string {
 
 // startJob is all a start needs, taken at one moment.
 type startJob struct {
-	pod     *corev1.Pod
-	spec    *corev1.Container
-	kind    kind
-	id      string
+	pod  *corev1.Pod
+	spec *corev1.Container
+	kind kind
+	id   string
 	// previous is the run before, whose root is freed once this one has started.
 	previous string
 	attempt  int
 	image    runtime.Image
-	sandbox runtime.Sandbox
-	volumes volume.Result
+	sandbox  runtime.Sandbox
+	volumes  volume.Result
 }
 
 func (p *Pod) run(ctx context.Context, j startJob) (runtime.Container, error) {

@@ -202,7 +202,9 @@ func (p *Pod) reachEnd() {
 }
 
 // kill ends one run; it starts again as its restart policy says.
-func (p *Pod) kill(c *container, grace time.Duration) { p.killBy(c, newDeadline(time.Now().Add(grace))) }
+func (p *Pod) kill(c *container, grace time.Duration) {
+	p.killBy(c, newDeadline(time.Now().Add(grace)))
+}
 
 func (p *Pod) killBy(c *container, limit *deadline) {
 	if c.phase != running || c.killing {
