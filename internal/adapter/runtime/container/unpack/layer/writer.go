@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"golang.org/x/sys/unix"
 )
@@ -137,7 +138,15 @@ func (w *writer) enter(folder string) (*os.File, error) {
 	}
 	handle, err := pathrs.MkdirAllHandle(w.root, folder, 0o755)
 	if err != nil {
-		return nil, err
+		// Perhaps a link on the way points to a folder that only a lower layer has. Where it leads is
+		// made here then, which is safe to work out by name: nobody else changes the links.
+		target, err := securejoin.SecureJoin(w.root.Name(), folder)
+		if err != nil {
+			return nil, err
+		}
+		if handle, err = pathrs.MkdirAllHandle(w.root, strings.TrimPrefix(target, w.root.Name()), 0o755); err != nil {
+			return nil, err
+		}
 	}
 	w.leave()
 	w.parent, w.parentPath = handle, folder
