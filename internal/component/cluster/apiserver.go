@@ -71,12 +71,24 @@ func (s *apiServer) run(ctx context.Context) error {
 // in process and costs microseconds.
 const readyEvery = 10 * time.Millisecond
 
-// waitReady returns when /readyz says so, asked of the handler itself.
-func (s *apiServer) waitReady(ctx context.Context) error {
+// late are checks that pass only a second after the API could be used, since they poll: they write
+// the default roles and priority classes, which clients with all rights need not wait for.
+var late = []string{"poststarthook/rbac/bootstrap-roles", "poststarthook/scheduling/bootstrap-system-priority-classes"}
+
+// waitUsable returns when /readyz passes but for what is late.
+func (s *apiServer) waitUsable(ctx context.Context) error {
+	query := "/readyz?exclude=" + strings.Join(late, "&exclude=")
+	return s.waitOK(ctx, query)
+}
+
+// waitReady returns when /readyz passes whole.
+func (s *apiServer) waitReady(ctx context.Context) error { return s.waitOK(ctx, "/readyz") }
+
+func (s *apiServer) waitOK(ctx context.Context, path string) error {
 	t := time.NewTicker(readyEvery)
 	defer t.Stop()
 	for {
-		if s.probe(ctx, "/readyz").Code == http.StatusOK {
+		if s.probe(ctx, path).Code == http.StatusOK {
 			return nil
 		}
 		select {

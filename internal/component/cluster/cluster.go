@@ -81,7 +81,7 @@ type Cluster struct {
 	api      sync.WaitGroup
 	done     chan error
 	ready    chan struct{} // closed when the API can be used
-	local    chan struct{} // closed when local APIs are served too
+	whole    chan struct{} // closed when other clients can use it, local APIs included
 }
 
 // Start begins everything and returns once the API listens. Ready tells when it can be used.
@@ -89,7 +89,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Cluster{cfg: cfg, log: cfg.Log, done: make(chan error, 1), ready: make(chan struct{}), local: make(chan struct{})}
+	c := &Cluster{cfg: cfg, log: cfg.Log, done: make(chan error, 1), ready: make(chan struct{}), whole: make(chan struct{})}
 	if err := c.start(ctx); err != nil {
 		return nil, fmt.Errorf("starting cluster: %w", err)
 	}
@@ -153,8 +153,8 @@ func (c *Cluster) launch(ctx context.Context, host net.Listener) error {
 
 // follow waits for the API and then runs what needs it.
 func (c *Cluster) follow(ctx context.Context) {
-	if err := c.server.waitReady(ctx); err != nil {
-		return // stopped before it was ready
+	if c.server.waitUsable(ctx) != nil {
+		return // stopped before
 	}
 	close(c.ready)
 	c.parts.Go(func() { c.report("kube-controller-manager", ctx, c.runControllers(ctx)) })
@@ -164,7 +164,9 @@ func (c *Cluster) follow(ctx context.Context) {
 		c.report("registering local APIs", ctx, err)
 		return
 	}
-	close(c.local)
+	if c.server.waitReady(ctx) == nil {
+		close(c.whole)
+	}
 }
 
 // report hands the first unexpected end of a part to Done.
@@ -184,18 +186,15 @@ func (c *Cluster) report(part string, ctx context.Context, err error) {
 	}
 }
 
-// Ready returns once the API serves everything that is its own.
-func (c *Cluster) Ready(ctx context.Context) error {
-	return c.wait(ctx, c.ready, c.server.pending)
-}
+// Ready returns once clients of this process can use the API for everything that is its own.
+func (c *Cluster) Ready(ctx context.Context) error { return c.wait(ctx, c.ready) }
 
-// LocalsReady returns once the APIs of all Locals are served through the API too. Until then
-// discovery is incomplete, which holds up garbage collection and the end of namespaces.
-func (c *Cluster) LocalsReady(ctx context.Context) error {
-	return c.wait(ctx, c.local, func() string { return "local APIs" })
-}
+// Whole returns once other clients can too, which need the default roles, and the APIs of all Locals
+// are served. Until then discovery is incomplete, which holds up garbage collection and the end of
+// namespaces; so their handlers must answer by then.
+func (c *Cluster) Whole(ctx context.Context) error { return c.wait(ctx, c.whole) }
 
-func (c *Cluster) wait(ctx context.Context, event <-chan struct{}, missing func() string) error {
+func (c *Cluster) wait(ctx context.Context, event <-chan struct{}) error {
 	select {
 	case <-event:
 		return nil
@@ -203,8 +202,16 @@ func (c *Cluster) wait(ctx context.Context, event <-chan struct{}, missing func(
 		c.done <- err
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("waiting for the API: %w; not ready: %s", context.Cause(ctx), missing())
+		return fmt.Errorf("waiting for the API: %w; not ready: %s", context.Cause(ctx), c.missing())
 	}
+}
+
+// missing says what a start waits for.
+func (c *Cluster) missing() string {
+	if checks := c.server.pending(); checks != "" {
+		return checks
+	}
+	return "local APIs"
 }
 
 // Done yields an error when a part of the control plane ends without being told to.

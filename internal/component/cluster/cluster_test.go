@@ -73,7 +73,7 @@ func (f *fixture) start(t *testing.T) time.Duration {
 		t.Fatal(err)
 	}
 	took := time.Since(begun)
-	if err := c.LocalsReady(ctx); err != nil {
+	if err := c.Whole(ctx); err != nil {
 		t.Fatal(err)
 	}
 	f.rest = c.RESTConfig()

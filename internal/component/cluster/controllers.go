@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -32,6 +33,7 @@ func (c *Cluster) runControllers(ctx context.Context) error {
 	}
 	kubeconfig := c.clientConfig(c.creds.controllers)
 	kubeconfig.ContentConfig = rest.ContentConfig{ContentType: s.Generic.ClientConnection.ContentType, AcceptContentTypes: s.Generic.ClientConnection.AcceptContentTypes}
+	kubeconfig.Wrap(healthy)
 	cfg.Kubeconfig = kubeconfig
 	if cfg.Client, err = kubernetes.NewForConfig(rest.AddUserAgent(rest.CopyConfig(kubeconfig), "kube-controller-manager")); err != nil {
 		return fmt.Errorf("making the controllers' client: %w", err)
@@ -39,6 +41,21 @@ func (c *Cluster) runControllers(ctx context.Context) error {
 	defer configz.Delete(app.ConfigzName)
 	return app.Run(ctx, cfg.Complete())
 }
+
+// healthy answers /healthz without asking. Controllers look there once before they start and, where
+// default roles are still being written, would look again only a second later.
+func healthy(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		if r.URL.Path != "/healthz" {
+			return next.RoundTrip(r)
+		}
+		return &http.Response{StatusCode: http.StatusOK, ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody, Request: r}, nil
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // controllerOptions is the command line kube-controller-manager would be given.
 func (c *Cluster) controllerOptions() (*options.KubeControllerManagerOptions, error) {

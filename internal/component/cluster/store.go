@@ -19,8 +19,10 @@ const (
 	// socketLimit is the kernel's bound on a Unix socket's path.
 	socketLimit = 107
 	socketName  = "client.sock"
-	etcdTickMs  = 250
-	etcdElectMs = 2500
+	// One member elects itself once its timeout passes, which a start waits for: a random time up to
+	// twice electionMs. Without peers there is no reason for patience.
+	tickMs      = 20
+	electionMs  = 100
 	defragAtMiB = 64
 )
 
@@ -49,7 +51,7 @@ func startStore(ctx context.Context, folder config.Folder, log *slog.Logger) (*s
 	// One member has no peers to listen for; the address is only part of its name.
 	ec.ListenPeerUrls, ec.AdvertisePeerUrls = nil, []url.URL{{Scheme: "http", Host: "localhost:2380"}}
 	ec.InitialCluster = ec.Name + "=" + ec.AdvertisePeerUrls[0].String()
-	ec.TickMs, ec.ElectionMs = etcdTickMs, etcdElectMs
+	ec.TickMs, ec.ElectionMs = tickMs, electionMs
 	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(zapBridge{log: log.With("component", "etcd")}))
 	ec.BootstrapDefragThresholdMegabytes = defragAtMiB
 	if s.etcd, err = embed.StartEtcd(ec); err != nil {
