@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"ebb.dev/ebb/internal/cli/kubectl"
 	"ebb.dev/ebb/internal/platform/config"
 )
 
@@ -85,7 +86,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		upCommand(o), downCommand(o), statusCommand(o), resetCommand(o),
 		deployCommand(o), getCommand(o), logsCommand(o), describeCommand(o), deleteCommand(o),
-		imageCommand(o), kubectlCommand(o), versionCommand(),
+		imageCommand(o), kubectl.Command(o.folder), versionCommand(),
 	)
 	return root
 }

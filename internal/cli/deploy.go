@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ import (
 
 	"ebb.dev/ebb/internal/adapter/build"
 	"ebb.dev/ebb/internal/adapter/build/gosource"
+	"ebb.dev/ebb/internal/platform/image"
 	"ebb.dev/ebb/internal/server"
 )
 
@@ -127,16 +129,25 @@ func (d *deployment) check() error {
 	return nil
 }
 
+// build makes the image, pushes it to ebb's own registry and returns its reference by digest.
 func (d *deployment) build(ctx context.Context, out io.Writer, registry string) (string, error) {
 	_, _ = fmt.Fprintf(out, "building %s …\n", d.path)
-	started := time.Now()
-	var builder build.Builder = gosource.New(d.folder().Builds())
-	image, err := builder.Build(ctx, build.Request{Folder: d.path, Repository: registry + "/" + d.namespace + "/" + d.name})
+	began := time.Now()
+	var builder build.Builder = &gosource.Builder{}
+	if err := builder.Detect(d.path); err != nil {
+		return "", fmt.Errorf("building %s: %w", d.path, err)
+	}
+	made, err := builder.Build(ctx, build.Request{Dir: d.path, Name: d.name})
 	if err != nil {
 		return "", fmt.Errorf("building %s: %w", d.path, err)
 	}
-	_, _ = fmt.Fprintf(out, "built %s (%.1f s)\n", image, time.Since(started).Seconds())
-	return image, nil
+	reference := registry + "/" + d.namespace + "/" + d.name
+	digest, err := image.Open(registry, slog.New(slog.DiscardHandler)).Push(ctx, reference, made.Taggable(), nil)
+	if err != nil {
+		return "", fmt.Errorf("pushing %s: %w", reference, err)
+	}
+	_, _ = fmt.Fprintf(out, "built %s (%.1f s)\n", digest, time.Since(began).Seconds())
+	return digest.String(), nil
 }
 
 // apply creates the service or updates what the flags say about the one that is there, and returns

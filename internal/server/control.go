@@ -1,0 +1,93 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"ebb.dev/ebb/internal/platform/config"
+)
+
+// RevisionState is what ebb knows about a revision's scaling beyond the API.
+type RevisionState struct {
+	Wish   int32  `json:"wish"`
+	Reason string `json:"reason"`
+	// ColdStart is the last one's breakdown, empty before the first.
+	ColdStart string `json:"coldStart,omitempty"`
+}
+
+// controlSocket answers questions of the command line about a running ebb: only the data folder's
+// owner can open it.
+func controlSocket(folder config.Folder) string { return filepath.Join(string(folder), "control.sock") }
+
+// startControl serves /scaling/<namespace> and /metrics on the control socket.
+func (s *Server) startControl(ctx context.Context) error {
+	path := controlSocket(s.folder)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing an old control socket: %w", err)
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	if err != nil {
+		return fmt.Errorf("opening the control socket: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metricsRegistry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /scaling/{namespace}", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(s.scaling(r.PathValue("namespace"))); err != nil {
+			s.log.Debug("answering on the control socket", "error", err)
+		}
+	})
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	s.onStop("control socket", server.Shutdown)
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			s.fail(fmt.Errorf("serving the control socket: %w", err))
+		}
+	}()
+	return nil
+}
+
+// scaling gathers the state of a namespace's revisions that the gateway knows.
+func (s *Server) scaling(namespace string) map[string]RevisionState {
+	out := map[string]RevisionState{}
+	for _, rev := range s.autoscaler.Revisions() {
+		if state, known := s.autoscaler.State(rev); known && rev.Namespace == namespace {
+			out[rev.Name] = RevisionState{Wish: state.Want, Reason: state.Message}
+		}
+	}
+	return out
+}
+
+// ReadScaling asks a running ebb about a namespace's revisions by name; none where none runs.
+func ReadScaling(ctx context.Context, folder config.Folder, namespace string) (map[string]RevisionState, error) {
+	path := controlSocket(folder)
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://ebb/scaling/"+namespace, http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("asking ebb about scaling: %w", err)
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return map[string]RevisionState{}, nil //nolint:nilerr // not running here, or not by us: the API's answer stands alone
+	}
+	defer func() { _ = res.Body.Close() }()
+	out := map[string]RevisionState{}
+	if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
+		return nil, fmt.Errorf("reading ebb's answer about scaling: %w", err)
+	}
+	return out, nil
+}

@@ -1,0 +1,116 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"ebb.dev/ebb/internal/component/autoscaler"
+	"ebb.dev/ebb/internal/component/autoscaler/deployment"
+	"ebb.dev/ebb/internal/component/controller"
+	"ebb.dev/ebb/internal/component/gateway"
+	"ebb.dev/ebb/internal/component/proxy"
+	"ebb.dev/ebb/internal/domain/scale"
+)
+
+// routeDomain is where public routes live unless config-domain says otherwise, and aliasDomain the
+// one that needs nothing of the resolver but DNS.
+const (
+	routeDomain = "localhost"
+	aliasDomain = "127.0.0.1.sslip.io"
+)
+
+// makeGateway joins gateway and autoscaler: each is the other's source.
+func (s *Server) makeGateway() {
+	s.autoscaler = autoscaler.New(autoscaler.Config{
+		Fleet: s.fleet, Demand: s.demand, Scaler: deployment.New(s.client, s.log.With("part", "autoscaler")),
+		Log: s.log.With("part", "autoscaler"), Registerer: s.metricsRegistry,
+	})
+	s.gateway = gateway.New(gateway.Config{
+		Fleet: s.fleet, Demand: s.demand, Sink: s.autoscaler, Log: s.log.With("part", "gateway"),
+		Registerer: s.metricsRegistry, Timeline: s.timeline,
+	})
+	s.background("autoscaler", s.autoscaler.Run)
+}
+
+// timeline is what the autoscaler did last to start instances of a revision.
+func (s *Server) timeline(rev types.NamespacedName) map[string]time.Time {
+	state, known := s.autoscaler.State(rev)
+	if !known {
+		return nil
+	}
+	return map[string]time.Time{"decide": state.Decided, "replicas": state.Written}
+}
+
+// claimPort80 takes 127.0.0.1:80 when nobody has it; URLs need no port then.
+func (s *Server) claimPort80(ctx context.Context) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:80")
+	if err == nil {
+		s.onPort80 = listener
+		s.onStop("127.0.0.1:80", func(context.Context) error { return ignoreClosed(listener.Close()) })
+	}
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// startListeners opens the gateway to clients: on this machine and, through the Services' proxy, to
+// pods.
+func (s *Server) startListeners(ctx context.Context) error {
+	main, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.options.HTTP)
+	if err != nil {
+		return fmt.Errorf("listening on --http: %w", err)
+	}
+	serve := func(l net.Listener, external bool) {
+		go func() {
+			if err := s.gateway.Serve(context.WithoutCancel(ctx), l, external); err != nil && !errors.Is(err, net.ErrClosed) {
+				s.fail(fmt.Errorf("serving %s: %w", l.Addr(), err))
+			}
+		}()
+	}
+	serve(main, true)
+	urls := []string{"http://" + s.options.HTTP}
+	if s.onPort80 != nil {
+		serve(s.onPort80, true)
+		urls = append(urls, "http://127.0.0.1:80")
+	}
+	serve(s.outer, true)
+	serve(s.inner, false)
+	s.onStop("gateway", s.gateway.Shutdown)
+	return s.say(func(st *Status) { st.HTTP = urls })
+}
+
+// gatewayInboxes are where the Services' proxy delivers connections to the gateway's own Services.
+func (s *Server) gatewayInboxes() map[types.NamespacedName]map[int32]func(net.Conn) {
+	s.outer = proxy.NewInbox(netip.AddrPortFrom(s.id.GatewayIP(), 80))
+	s.inner = proxy.NewInbox(netip.AddrPortFrom(s.id.NodeIP(), 80))
+	outer := map[int32]func(net.Conn){80: s.outer.Deliver}
+	if p := s.publicPort(); p != 0 {
+		outer[p] = s.outer.Deliver
+	}
+	return map[types.NamespacedName]map[int32]func(net.Conn){
+		{Namespace: systemNamespace, Name: outerGateway}: outer,
+		{Namespace: systemNamespace, Name: innerGateway}: {80: s.inner.Deliver},
+	}
+}
+
+// scaler shows the autoscaler to the controllers in their own terms.
+type scaler struct{ *autoscaler.Autoscaler }
+
+// State implements controller.Scaler.
+func (a scaler) State(rev types.NamespacedName) (controller.ScaleState, bool) {
+	state, known := a.Autoscaler.State(rev)
+	if !known {
+		return controller.ScaleState{}, false
+	}
+	return controller.ScaleState{Desired: state.Want, TimedOut: state.ActivityReason == scale.TimedOut}, true
+}

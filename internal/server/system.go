@@ -1,0 +1,101 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	coreac "k8s.io/client-go/applyconfigurations/core/v1"
+
+	"ebb.dev/ebb/deploy"
+	"ebb.dev/ebb/internal/platform/kube"
+)
+
+// Names of the Services that lead to the gateway and to DNS. Routes' own Services point at the inner
+// one, so cluster-local hosts are known only through it.
+const (
+	outerGateway = "gateway"
+	innerGateway = "gateway-internal"
+	dnsNamespace = "kube-system"
+	dnsService   = "kube-dns"
+)
+
+// innerGatewayHost is how pods name the inner gateway.
+const innerGatewayHost = innerGateway + "." + systemNamespace + ".svc." + clusterDomain
+
+// clusterDomain ends the names of Services.
+const clusterDomain = "cluster.local"
+
+// applySystem makes the cluster hold what ebb needs in it: kinds, namespaces, settings, Services.
+func (s *Server) applySystem(ctx context.Context) error {
+	manifests, err := deploy.Manifests()
+	if err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return kube.Apply(gctx, s.rest, manifests...) })
+	g.Go(func() error { return s.applyServices(gctx) })
+	return g.Wait()
+}
+
+func (s *Server) applyServices(ctx context.Context) error {
+	namespace := coreac.Namespace(systemNamespace)
+	if _, err := s.client.CoreV1().Namespaces().Apply(ctx, namespace, owner); err != nil {
+		return fmt.Errorf("applying namespace %s: %w", systemNamespace, err)
+	}
+	for _, service := range s.services() {
+		if _, err := s.client.CoreV1().Services(*service.Namespace).Apply(ctx, service, owner); err != nil {
+			return fmt.Errorf("applying service %s: %w", *service.Name, err)
+		}
+	}
+	return nil
+}
+
+var owner = metav1.ApplyOptions{FieldManager: kube.FieldOwner, Force: true}
+
+func (s *Server) services() []*coreac.ServiceApplyConfiguration {
+	outer := coreac.Service(outerGateway, systemNamespace).WithSpec(coreac.ServiceSpec().
+		WithType(corev1.ServiceTypeLoadBalancer).WithLoadBalancerIP(s.id.GatewayIP().String()).
+		WithPorts(s.gatewayPorts()...))
+	inner := coreac.Service(innerGateway, systemNamespace).WithSpec(coreac.ServiceSpec().
+		WithType(corev1.ServiceTypeClusterIP).WithPorts(port("http", 80)))
+	dns := coreac.Service(dnsService, dnsNamespace).WithLabels(map[string]string{"k8s-app": dnsService, "kubernetes.io/name": "CoreDNS"}).
+		WithSpec(coreac.ServiceSpec().WithType(corev1.ServiceTypeClusterIP).WithClusterIP(s.id.DNSIP().String()).WithPorts(
+			port("dns", 53).WithProtocol(corev1.ProtocolUDP), port("dns-tcp", 53)))
+	return []*coreac.ServiceApplyConfiguration{outer, inner, dns}
+}
+
+// gatewayPorts are 80, and the gateway's port on this machine, so that a URL printed with a port
+// works inside pods too.
+func (s *Server) gatewayPorts() []*coreac.ServicePortApplyConfiguration {
+	ports := []*coreac.ServicePortApplyConfiguration{port("http", 80)}
+	if p := s.publicPort(); p != 0 {
+		ports = append(ports, port("http-alt", p))
+	}
+	return ports
+}
+
+func port(name string, number int32) *coreac.ServicePortApplyConfiguration {
+	return coreac.ServicePort().WithName(name).WithProtocol(corev1.ProtocolTCP).WithPort(number).WithTargetPort(intstr.FromInt32(number))
+}
+
+// publicPort is the port URLs carry: 0 where the gateway has 127.0.0.1:80.
+func (s *Server) publicPort() int32 {
+	if s.onPort80 != nil {
+		return 0
+	}
+	_, text, err := net.SplitHostPort(s.options.HTTP)
+	if err != nil {
+		return 0
+	}
+	number, err := strconv.ParseInt(text, 10, 32)
+	if err != nil || number == 80 {
+		return 0
+	}
+	return int32(number)
+}

@@ -1,0 +1,166 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	ctrl "sigs.k8s.io/controller-runtime"
+	ctrlcache "sigs.k8s.io/controller-runtime/pkg/cache"
+
+	"ebb.dev/ebb/internal/component/admission"
+	"ebb.dev/ebb/internal/component/controller"
+	"ebb.dev/ebb/internal/component/controller/all"
+	"ebb.dev/ebb/internal/component/dns"
+	"ebb.dev/ebb/internal/component/node"
+	"ebb.dev/ebb/internal/component/proxy"
+	"ebb.dev/ebb/internal/platform/config"
+	"ebb.dev/ebb/internal/platform/kube"
+	"ebb.dev/ebb/internal/platform/kube/settings"
+)
+
+// startWorkers starts what runs on Kubernetes: controllers, node, Services and names.
+func (s *Server) startWorkers(ctx context.Context) error {
+	s.claimPort80(ctx)
+	s.makeGateway()
+	if err := s.applySystem(ctx); err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.startControllers(gctx) })
+	g.Go(func() error { return s.startServices(gctx) })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if err := s.startNode(ctx); err != nil {
+		return err
+	}
+	return s.startControl(ctx)
+}
+
+// startControllers runs Serving's controllers and the admission in front of them.
+func (s *Server) startControllers(ctx context.Context) error {
+	current, err := settings.Open(context.WithoutCancel(ctx), s.client, s.log.With("part", "settings"))
+	if err != nil {
+		return err
+	}
+	s.admission.Use(admission.Config{Settings: current, Client: s.client})
+	if err := admission.Register(ctx, s.rest, admission.ByService(systemNamespace, "admission", s.cluster.CABundle())); err != nil {
+		return err
+	}
+	manager, err := kube.NewManager(s.rest, s.log.With("part", "controllers"))
+	if err != nil {
+		return err
+	}
+	if err := all.Setup(context.WithoutCancel(ctx), controller.Config{
+		Manager: manager, Settings: current, Images: s.images, Fleet: s.fleet, Scaler: scaler{s.autoscaler},
+		Publish: s.gateway.SetTable, Gateway: innerGatewayHost, PublicPort: int(s.publicPort()),
+		HostAliases: map[string][]string{routeDomain: {aliasDomain}}, Log: s.log.With("part", "controllers"),
+	}); err != nil {
+		return err
+	}
+	return s.runManager(ctx, manager)
+}
+
+// runManager starts the controllers and returns when their caches are full.
+func (s *Server) runManager(ctx context.Context, manager ctrl.Manager) error {
+	pods, err := manager.GetCache().GetInformer(ctx, &corev1.Pod{}, ctrlcache.BlockUntilSynced(false))
+	if err != nil {
+		return fmt.Errorf("watching instances: %w", err)
+	}
+	if _, err := pods.AddEventHandler(watcher{s.fleet}.follow()); err != nil {
+		return fmt.Errorf("watching instances: %w", err)
+	}
+	s.background("controllers", manager.Start)
+	if !manager.GetCache().WaitForCacheSync(ctx) {
+		return fmt.Errorf("filling the controllers' caches: %w", context.Cause(ctx))
+	}
+	return nil
+}
+
+// startServices runs the Services' proxy and the cluster's names.
+func (s *Server) startServices(ctx context.Context) error {
+	factory := informers.NewSharedInformerFactoryWithOptions(s.client, 0, informers.WithTransform(withoutManagedFields))
+	p, err := proxy.New(proxy.Config{
+		Net: s.net, Client: s.client, Informers: factory, NodeName: nodeName(), NodeIP: s.id.NodeIP(),
+		LoadBalancers: s.id.LoadBalancerCIDR(), Local: s.gatewayInboxes(), Registerer: s.metricsRegistry, Log: s.log.With("part", "services"),
+	})
+	if err != nil {
+		return err
+	}
+	names, err := dns.New(dns.Config{
+		Net: s.net, Address: netip.AddrPortFrom(s.id.DNSIP(), 53), Informers: factory, Domain: clusterDomain,
+		Reverse: []netip.Prefix{s.id.PodCIDR(), s.id.ServiceCIDR(), s.id.LoadBalancerCIDR()},
+		Gateway: s.id.GatewayIP(), RouteDomains: []string{routeDomain, aliasDomain}, Registerer: s.metricsRegistry, Log: s.log.With("part", "names"),
+	})
+	if err != nil {
+		return err
+	}
+	s.informers = factory
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.onStop("informers", func(context.Context) error { stop(); factory.Shutdown(); return nil })
+	factory.Start(running.Done())
+	factory.WaitForCacheSync(ctx.Done())
+	s.background("services", p.Run)
+	s.background("names", names.Run)
+	return nil
+}
+
+// withoutManagedFields spares the memory of what nobody here reads.
+func withoutManagedFields(object any) (any, error) {
+	if o, ok := object.(metav1.Object); ok {
+		o.SetManagedFields(nil)
+	}
+	return object, nil
+}
+
+// nodeName is the machine's.
+func nodeName() string {
+	if name, err := os.Hostname(); err == nil && name != "" {
+		return strings.ToLower(name)
+	}
+	return "ebb"
+}
+
+// startNode runs the node and returns when it takes pods.
+func (s *Server) startNode(ctx context.Context) error {
+	certificates, err := s.cluster.NodeTLS(nodeName(), s.id.NodeIP())
+	if err != nil {
+		return err
+	}
+	listener, err := s.net.Listen(ctx, "tcp", net.JoinHostPort(s.id.NodeIP().String(), strconv.Itoa(config.KubeletPort)))
+	if err != nil {
+		return fmt.Errorf("listening for the node's API: %w", err)
+	}
+	s.node, err = node.New(node.Config{
+		Name: nodeName(), Version: Version, Client: s.client, Runtime: s.runtime /*H*/, Images: s.unpacked,
+		Address: s.id.NodeIP(), DNS: s.id.DNSIP(), ClusterDomain: clusterDomain, DataDir: s.folder.Node(),
+		Listen: listener, TLS: certificates, ClientCA: s.cluster.CABundle(),
+		Observer: watcher{s.fleet}, Drainer: s.gateway /*S*/, Log: s.log.With("part", "node"),
+	})
+	if err != nil {
+		return err
+	}
+	s.background("node", s.node.Run)
+	s.onStop("pods", s.node.Stop)
+	// if err := s.serveMetrics(); err != nil { return err }
+	select {
+	case <-s.node.Ready():
+		return nil
+	case err := <-s.failed:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the node: %w", context.Cause(ctx))
+	case <-time.After(time.Minute):
+		return fmt.Errorf("waiting for the node: not ready after a minute; the log may tell why")
+	}
+}
