@@ -40,9 +40,11 @@ type Conn struct {
 	sock kernel
 
 	pool      *Pool
-	reused    bool      // has carried a request before
-	idleSince time.Time // set while in the pool
-	sent      int64     // bytes written before the present request
+	reused    bool          // has carried a request before
+	idleSince time.Time     // set while in the pool
+	idle      time.Duration // before the present request
+	deserted  bool          // ended without a response
+	sent      int64         // bytes written before the present request
 	written   atomic.Int64
 	closed    atomic.Bool
 	keep      bool   // may carry another request after this one
@@ -118,6 +120,7 @@ func (c *Conn) lost(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
+	c.deserted = true
 	if c.br.Buffered() > 0 {
 		return errors.Join(ErrMalformed, err)
 	}

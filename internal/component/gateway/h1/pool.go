@@ -34,10 +34,10 @@ type Pool struct {
 	dial DialFunc
 
 	patience atomic.Int64 // time for the next dial, grows with each that runs out
-	closesAt atomic.Int64 // shortest idle time after which the instance was seen to close; 0 = unknown
 
 	mu     sync.Mutex // guards all below
 	idle   []*Conn    // the one used last is at the end
+	trust  trust
 	closed bool
 	sweep  *time.Timer
 }
@@ -49,59 +49,79 @@ func NewPool(to netip.AddrPort, dial DialFunc) *Pool {
 	return p
 }
 
-// Get returns a connection: one that is kept, or a new one. Only a repeatable request may get one
-// that was idle for long; one that is neither repeatable nor recent gets a new one, which no server
-// closes for being idle. The connection goes back by Done or Close.
+// Get returns a connection: one that is kept, or a new one. A request that is not repeatable gets a
+// kept one only if the instance is trusted not to close it just then. The connection goes back by
+// Done or Discard.
 func (p *Pool) Get(ctx context.Context, now time.Time, repeatable bool) (*Conn, error) {
-	limit := idleFor
-	if !repeatable {
-		limit = freshFor
-		if seen := p.closesAt.Load(); seen > 0 {
-			limit = min(limit, time.Duration(seen)/2)
-		}
-	}
 	for {
-		c := p.take(now, limit)
+		c, sample := p.take(now, repeatable)
 		if c == nil {
-			return p.Dial(ctx)
+			break
 		}
-		idle := now.Sub(c.idleSince)
+		c.idle = now.Sub(c.idleSince)
+		if sample {
+			p.examine(c)
+			break
+		}
 		// Just now put back and repeatable: the look at the socket costs more than a rare repeat.
-		if repeatable && idle < time.Millisecond || c.sock.silent() {
+		if repeatable && c.idle < telling || c.sock.silent() {
 			c.reused = true
 			c.begin()
 			return c, nil
 		}
-		p.learn(idle)
+		p.sawClosed(c)
 		c.Close() //nolint:errcheck,gosec // closed by the other side
 	}
+	return p.Dial(ctx)
 }
 
-// take returns the connection used last if it was idle for less than limit.
-func (p *Pool) take(now time.Time, limit time.Duration) *Conn {
+// take returns the connection used last. If it is not to be used, it may return the one used longest
+// ago as a sample of what becomes of connections.
+func (p *Pool) take(now time.Time, repeatable bool) (c *Conn, sample bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := len(p.idle)
-	if n == 0 || now.Sub(p.idle[n-1].idleSince) > limit {
-		return nil
+	if n == 0 {
+		return nil, false
 	}
-	c := p.idle[n-1]
-	p.idle[n-1] = nil
-	p.idle = p.idle[:n-1]
-	return c
+	idle := now.Sub(p.idle[n-1].idleSince)
+	if repeatable && idle <= idleFor || !repeatable && p.trust.allows(idle) {
+		c = p.idle[n-1]
+		p.idle[n-1] = nil
+		p.idle = p.idle[:n-1]
+		return c, false
+	}
+	if now.Sub(p.idle[0].idleSince) < telling {
+		return nil, false
+	}
+	c = p.idle[0]
+	p.idle = append(p.idle[:0], p.idle[1:]...)
+	return c, true
 }
 
-// learn remembers after what idle time the instance closes connections.
-func (p *Pool) learn(idle time.Duration) {
-	if idle < 10*time.Millisecond {
-		return // a restart rather than a server's idle time
+// examine looks whether a kept connection is still open, and keeps it if it is.
+func (p *Pool) examine(c *Conn) {
+	if !c.sock.silent() {
+		p.sawClosed(c)
+		c.Close() //nolint:errcheck,gosec // closed by the other side
+		return
 	}
-	for {
-		seen := p.closesAt.Load()
-		if seen != 0 && int64(idle) >= seen || p.closesAt.CompareAndSwap(seen, int64(idle)) {
-			return
-		}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.trust.sawAlive(c.idle)
+	if p.closed {
+		c.Close() //nolint:errcheck,gosec // the instance is gone
+		return
 	}
+	p.idle = append(p.idle, nil)
+	copy(p.idle[1:], p.idle)
+	p.idle[0] = c
+}
+
+func (p *Pool) sawClosed(c *Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.trust.sawClosed(c.idle)
 }
 
 // Dial makes a new connection for a request that must not meet one that was used before.
@@ -151,6 +171,9 @@ func (p *Pool) Done(c *Conn, now time.Time) {
 
 // Discard closes a connection whose exchange went wrong.
 func (p *Pool) Discard(c *Conn) {
+	if c.reused && c.deserted {
+		p.sawClosed(c)
+	}
 	c.Close() //nolint:errcheck,gosec // given up
 	c.end()
 }
@@ -160,6 +183,9 @@ func (p *Pool) put(c *Conn, now time.Time) bool {
 	defer p.mu.Unlock()
 	if p.closed || len(p.idle) >= maxIdle {
 		return false
+	}
+	if c.reused {
+		p.trust.sawAlive(c.idle)
 	}
 	c.idleSince = now
 	p.idle = append(p.idle, c)
