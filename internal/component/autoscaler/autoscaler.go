@@ -14,6 +14,7 @@ package autoscaler
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -100,7 +101,7 @@ func New(c Config) *Autoscaler {
 func (a *Autoscaler) Subscribe(fn func(revision types.NamespacedName)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.listeners = append(a.listeners[:len(a.listeners):len(a.listeners)], fn)
+	a.listeners = append(slices.Clip(a.listeners), fn)
 }
 
 // SetRevision begins to scale a revision, or goes on with a changed spec. The first time, the number

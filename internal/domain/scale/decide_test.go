@@ -27,8 +27,6 @@ func spec(t *testing.T, concurrency int64, annotations map[string]string, change
 	return s
 }
 
-func open(v float64) *float64 { return &v }
-
 func TestWakeFromZero(t *testing.T) {
 	cases := map[string]struct {
 		concurrency int64
@@ -55,7 +53,7 @@ func TestWakeFromZero(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := scale.NewState(spec(t, c.concurrency, c.annotations), 0, t0)
 			d := s.Decide(scale.Observation{
-				Now: t0, Replicas: 0, InFlight: int64(c.inFlight), Open: open(c.inFlight), BufferedFor: always,
+				Now: t0, Replicas: 0, InFlight: int64(c.inFlight), Open: new(c.inFlight), BufferedFor: always,
 			})
 			if d.Want != c.want || d.Replicas != c.want || d.Reason != c.reason {
 				t.Errorf("wants %d (%d) for %s, want %d for %s", d.Want, d.Replicas, d.Reason, c.want, c.reason)

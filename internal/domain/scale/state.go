@@ -9,7 +9,7 @@ const Unknown int32 = -1
 // several goroutines at once.
 type State struct {
 	spec          Spec
-	stable, panic Window
+	stable, burst Window
 
 	panicSince time.Time // zero when not panicking
 	peak       int32     // the largest wish since panic began
@@ -32,7 +32,7 @@ func NewState(spec Spec, instances int32, now time.Time) *State {
 	s := &State{
 		spec:        spec,
 		stable:      NewWindow(spec.StableWindow, spec.Aggregation),
-		panic:       NewWindow(spec.PanicWindow, spec.Aggregation),
+		burst:       NewWindow(spec.PanicWindow, spec.Aggregation),
 		delay:       newDelay(spec.ScaleDownDelay),
 		initialized: spec.Initialized || spec.Before == Active,
 		since:       now,
@@ -62,13 +62,13 @@ func (s *State) begin(instances int32) (Activity, Reason) {
 // the time before this process does not matter any more.
 func (s *State) Update(spec Spec) {
 	s.stable.Resize(spec.StableWindow, spec.Aggregation)
-	s.panic.Resize(spec.PanicWindow, spec.Aggregation)
+	s.burst.Resize(spec.PanicWindow, spec.Aggregation)
 	if spec.ScaleDownDelay != s.spec.ScaleDownDelay {
 		s.delay = newDelay(spec.ScaleDownDelay)
 	}
 	if spec.Metric != s.spec.Metric {
 		s.stable.Release()
-		s.panic.Release()
+		s.burst.Release()
 	}
 	s.initialized = s.initialized || spec.Initialized
 	s.spec = spec
@@ -78,7 +78,7 @@ func (s *State) Update(spec Spec) {
 // recording while there are instances: they say that nothing came, where silence says nothing.
 func (s *State) Record(at time.Time, value float64) {
 	s.stable.Record(at, value)
-	s.panic.Record(at, value)
+	s.burst.Record(at, value)
 	if value > 0 && at.After(s.loaded) {
 		s.loaded = at
 	}
@@ -87,7 +87,7 @@ func (s *State) Record(at time.Time, value float64) {
 // WasIdle fills windows in which nothing is recorded with zeros up to now, for a revision that had
 // instances and no requests while nobody recorded.
 func (s *State) WasIdle(now time.Time) {
-	for _, w := range []*Window{&s.stable, &s.panic} {
+	for _, w := range []*Window{&s.stable, &s.burst} {
 		if w.Empty(now) {
 			w.Record(now.Add(-w.Length()), 0)
 			w.Record(now.Add(-time.Second), 0)
@@ -118,6 +118,6 @@ func (s *State) Quiet(now time.Time, d Decision) bool {
 // Forget drops what was recorded and gives its memory back.
 func (s *State) Forget() {
 	s.stable.Release()
-	s.panic.Release()
+	s.burst.Release()
 	s.delay = newDelay(s.spec.ScaleDownDelay)
 }

@@ -24,7 +24,7 @@ type Wish struct {
 //
 // With an open value, the second that now lies in counts as if open had been recorded for it.
 func (s *State) Wish(now time.Time, ready int, open *float64) Wish {
-	w := Wish{Stable: s.average(&s.stable, now, open), Panic: s.average(&s.panic, now, open)}
+	w := Wish{Stable: s.average(&s.stable, now, open), Panic: s.average(&s.burst, now, open)}
 	r := float64(max(1, ready))
 	stable := math.Ceil(w.Stable / s.spec.Target)
 	panicked := math.Ceil(w.Panic / s.spec.Target)
