@@ -87,6 +87,7 @@ func trimPod(pod *props) error {
 	if err := only(pod, fields); err != nil {
 		return err
 	}
+	brief(pod, 2)
 	pod.Required = nil // a Service without containers is refused at admission, by name
 	if err := at(pod, []string{"containers"}, func(list *props) error {
 		list.XListMapKeys, list.XListType = nil, nil // names are given where missing, after this check
@@ -154,6 +155,24 @@ func open(p props) props {
 	}
 	out.XPreserveUnknownFields = yes()
 	return out
+}
+
+// brief keeps the descriptions of so many levels: a pod's are Kubernetes' own, and as long as all
+// the rest.
+func brief(p *props, levels int) {
+	if levels == 0 {
+		p.Description = ""
+	}
+	for name, child := range p.Properties {
+		brief(&child, max(0, levels-1))
+		p.Properties[name] = child
+	}
+	if p.Items != nil && p.Items.Schema != nil {
+		brief(p.Items.Schema, max(0, levels-1))
+	}
+	if p.AdditionalProperties != nil && p.AdditionalProperties.Schema != nil {
+		brief(p.AdditionalProperties.Schema, 0)
+	}
 }
 
 // lenient drops the required fields from a node down.

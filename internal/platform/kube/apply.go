@@ -10,14 +10,15 @@ import (
 	"io"
 	"io/fs"
 	"sort"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
@@ -69,14 +70,14 @@ func apply(ctx context.Context, c *rest.Config, objects []*unstructured.Unstruct
 	if err != nil {
 		return fmt.Errorf("making a client for manifests: %w", err)
 	}
-	a := applier{client: client}
+	a := &applier{client: client, pending: map[string]*unstructured.Unstructured{}}
 	first, rest := split(objects)
 	if err := a.all(ctx, first); err != nil {
 		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.all(gctx, rest) })
-	g.Go(func() error { return a.established(gctx, first) })
+	g.Go(func() error { return a.established(gctx) })
 	return g.Wait()
 }
 
@@ -132,9 +133,14 @@ func split(objects []*unstructured.Unstructured) (first, rest []*unstructured.Un
 	return first, rest
 }
 
-type applier struct{ client dynamic.Interface }
+type applier struct {
+	client dynamic.Interface
 
-func (a applier) all(ctx context.Context, objects []*unstructured.Unstructured) error {
+	mu      sync.Mutex                            // guards pending
+	pending map[string]*unstructured.Unstructured // definitions not known to be served, by name
+}
+
+func (a *applier) all(ctx context.Context, objects []*unstructured.Unstructured) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for _, o := range objects {
@@ -148,13 +154,18 @@ func (a applier) all(ctx context.Context, objects []*unstructured.Unstructured) 
 	return g.Wait()
 }
 
-func (a applier) one(ctx context.Context, o *unstructured.Unstructured) error {
+func (a *applier) one(ctx context.Context, o *unstructured.Unstructured) error {
 	hash, err := stamp(o)
 	if err != nil {
 		return err
 	}
 	r := a.resource(o)
 	live, err := r.Get(ctx, o.GetName(), metav1.GetOptions{})
+	if o.GetKind() == crdKind && (err != nil || !served(live)) {
+		a.mu.Lock()
+		a.pending[o.GetName()] = o
+		a.mu.Unlock()
+	}
 	switch {
 	case err != nil && !apierrors.IsNotFound(err):
 		return err
@@ -170,7 +181,7 @@ func (a applier) one(ctx context.Context, o *unstructured.Unstructured) error {
 	return err
 }
 
-func (a applier) resource(o *unstructured.Unstructured) dynamic.ResourceInterface {
+func (a *applier) resource(o *unstructured.Unstructured) dynamic.ResourceInterface {
 	plural, _ := meta.UnsafeGuessKindToResource(o.GroupVersionKind())
 	if o.GetNamespace() == "" {
 		return a.client.Resource(plural)
@@ -200,38 +211,52 @@ func stamp(o *unstructured.Unstructured) (string, error) {
 	return hash, nil
 }
 
-// established waits until each definition among objects is served.
-func (a applier) established(ctx context.Context, objects []*unstructured.Unstructured) error {
-	missing := map[string]bool{}
-	var any *unstructured.Unstructured
-	for _, o := range objects {
-		if o.GetKind() == crdKind {
-			missing[o.GetName()] = true
-			any = o
-		}
-	}
-	if any == nil {
+// established waits until each pending definition is served.
+func (a *applier) established(ctx context.Context) error {
+	if len(a.pending) == 0 {
 		return nil
 	}
-	plural, _ := meta.UnsafeGuessKindToResource(any.GroupVersionKind())
+	plural := schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 	r := a.client.Resource(plural)
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			return r.List(ctx, o)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			o.FieldSelector = fields.Everything().String()
 			return r.Watch(ctx, o)
 		},
 	}
+	g, gctx := errgroup.WithContext(ctx)
 	_, err := watchtools.UntilWithSync(ctx, lw, &unstructured.Unstructured{}, nil, func(e watch.Event) (bool, error) {
-		if u, ok := e.Object.(*unstructured.Unstructured); ok && served(u) {
-			delete(missing, u.GetName())
+		u, ok := e.Object.(*unstructured.Unstructured)
+		if ok && a.pending[u.GetName()] != nil && served(u) {
+			delete(a.pending, u.GetName())
+			g.Go(func() error { return a.warm(gctx, u) })
 		}
-		return len(missing) == 0, nil
+		return len(a.pending) == 0, nil
 	})
 	if err != nil {
-		return fmt.Errorf("waiting for %d custom resource definitions: %w", len(missing), err)
+		return fmt.Errorf("waiting for %d custom resource definitions: %w", len(a.pending), err)
+	}
+	return g.Wait()
+}
+
+// warm asks once for a kind's objects: the API server begins to cache a custom resource at its first
+// request, and until then has whoever watches try again a second later.
+func (a *applier) warm(ctx context.Context, crd *unstructured.Unstructured) error {
+	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
+	plural, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "plural")
+	versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
+	for _, v := range versions {
+		version, ok := v.(map[string]any)
+		if !ok {
+			continue
+		}
+		name, _ := version["name"].(string)
+		gvr := schema.GroupVersionResource{Group: group, Version: name, Resource: plural}
+		if _, err := a.client.Resource(gvr).List(ctx, metav1.ListOptions{Limit: 1}); err != nil {
+			return fmt.Errorf("asking for %s: %w", gvr.GroupResource(), err)
+		}
 	}
 	return nil
 }
