@@ -53,15 +53,33 @@ func TestFiftyPodsAtOnceAnswerWithoutTail(t *testing.T) {
 func BenchmarkPrepare(b *testing.B) {
 	w := netnstest.New(b)
 	_, pods := newPods(b, w, w.Config(33))
+	var made []*Attachment
 	for b.Loop() {
 		a, err := pods.Prepare(b.Context())
 		if err != nil {
 			b.Fatal(err)
 		}
+		made = append(made, a)
+	}
+	for _, a := range made {
+		if err := pods.Discard(context.Background(), a); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDiscard(b *testing.B) {
+	w := netnstest.New(b)
+	_, pods := newPods(b, w, w.Config(34))
+	for b.Loop() {
 		b.StopTimer()
-		if err := pods.Discard(b.Context(), a); err != nil {
+		a, err := pods.Prepare(b.Context())
+		if err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()
+		if err := pods.Discard(b.Context(), a); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -35,32 +35,18 @@ func gatewayMAC() net.HardwareAddr { return netns.MAC(gateway) }
 // wire makes the namespace and the link, and returns when packets pass.
 func (p *Pods) wire(a *Attachment) error {
 	outer := p.net.Routes()
-	if err := removeLink(outer, a.HostIf); err != nil {
-		return err
-	}
 	space, err := netns.Make(a.NetnsPath, podSysctls)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = space.Close() }()
-	pair := &netlink.Veth{
-		LinkAttrs:        netlink.LinkAttrs{Name: a.HostIf, MTU: p.mtu, HardwareAddr: gatewayMAC(), Flags: net.FlagUp},
-		PeerName:         podLink,
-		PeerMTU:          uint32(p.mtu),
-		PeerHardwareAddr: netns.MAC(a.IP),
-		PeerNamespace:    netlink.NsFd(space.FD()),
-	}
-	if err := outer.LinkAdd(pair); err != nil {
-		return fmt.Errorf("making link %s: %w", a.HostIf, err)
+	index, err := p.addLink(a, space)
+	if err != nil {
+		return err
 	}
 	if err := wirePod(space, a.IP); err != nil {
 		return err
 	}
-	link, err := outer.LinkByName(a.HostIf)
-	if err != nil {
-		return fmt.Errorf("finding link %s: %w", a.HostIf, err)
-	}
-	index := link.Attrs().Index
 	if err := outer.NeighSet(netns.Neighbour(index, a.IP, netns.MAC(a.IP))); err != nil {
 		return fmt.Errorf("setting neighbour: %w", err)
 	}
@@ -68,6 +54,30 @@ func (p *Pods) wire(a *Attachment) error {
 		return fmt.Errorf("setting route: %w", err)
 	}
 	return netns.AwaitCarrier(outer, index)
+}
+
+// addLink makes the veth with its outer end up, and returns that end's number. The kernel may not
+// be done with the link of a former pod at the same address; then that goes first.
+func (p *Pods) addLink(a *Attachment, space *netns.Space) (int, error) {
+	pair := &netlink.Veth{
+		LinkAttrs:        netlink.LinkAttrs{Name: a.HostIf, MTU: p.mtu, HardwareAddr: gatewayMAC(), Flags: net.FlagUp},
+		PeerName:         podLink,
+		PeerMTU:          uint32(p.mtu),
+		PeerHardwareAddr: netns.MAC(a.IP),
+		PeerNamespace:    netlink.NsFd(space.FD()),
+	}
+	h := p.net.Routes()
+	err := h.LinkAdd(pair)
+	if errors.Is(err, unix.EEXIST) {
+		if err := removeLink(h, a.HostIf); err != nil {
+			return 0, err
+		}
+		err = h.LinkAdd(pair)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("making link %s: %w", a.HostIf, err)
+	}
+	return pair.Index, nil
 }
 
 func podRoute(link int, ip netip.Addr) *netlink.Route {
