@@ -27,27 +27,35 @@ func (s *Store) Lease(owner, digest string) error {
 		digest = after
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	found, ok := s.images[digest]
 	if !ok {
+		s.mu.Unlock()
 		return fmt.Errorf("leasing image %s: %w", digest, runtime.ErrNotFound)
 	}
+	// In memory first: from here on no collection takes the layers.
 	l := lease{Owner: owner, Layers: found.Layers}
-	if err := s.writeJSON(s.leasePath(owner), l); err != nil {
+	s.leases[owner] = l
+	s.mu.Unlock()
+	s.change.Lock()
+	defer s.change.Unlock()
+	// Not synced: what needs the image does not outlive the machine either.
+	if err := s.writeJSON(s.leasePath(owner), l, false); err != nil {
 		return fmt.Errorf("leasing image %s: %w", digest, err)
 	}
-	s.leases[owner] = l
 	return nil
 }
 
 // Release gives an owner's lease back; without one it does nothing. Layers go at the next Collect.
 func (s *Store) Release(owner string) error {
+	s.change.Lock()
+	defer s.change.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.leases[owner]; !ok {
+	_, ok := s.leases[owner]
+	delete(s.leases, owner)
+	s.mu.Unlock()
+	if !ok {
 		return nil
 	}
-	delete(s.leases, owner)
 	if err := ignoreAbsent(os.Remove(s.leasePath(owner))); err != nil {
 		return fmt.Errorf("releasing lease of %s: %w", owner, err)
 	}

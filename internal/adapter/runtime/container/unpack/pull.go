@@ -49,10 +49,13 @@ func (s *Store) Pull(ctx context.Context, r runtime.PullRequest) (runtime.Image,
 		return runtime.Image{}, err
 	}
 	if found, ok := s.lookup(digest); ok {
-		if err := s.keep(found, ref); err != nil {
+		kept, err := s.tag(found, ref)
+		if err != nil {
 			return runtime.Image{}, fmt.Errorf("keeping image %s: %w", r.Reference, err)
 		}
-		return s.describe(found, r.Reference, ref), nil
+		if kept {
+			return s.describe(found, r.Reference, ref), nil
+		}
 	}
 	found, err := s.share(ctx, ref, digest, r)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"ebb.dev/ebb/internal/platform/image"
 )
 
-// record is one image as kept on disk. It is never changed in place: amend swaps in a new one.
+// record is one image as kept on disk. It is never changed in place: a new one replaces it.
 type record struct {
 	Digest     string   `json:"digest"`     // what references resolve to; an index's, where there is one
 	ConfigID   string   `json:"config"`     // sha256:… of the config
@@ -113,6 +113,7 @@ func (s *Store) complete(r *record) bool {
 
 // remember puts a record into the maps; the caller holds mu or is the only one.
 func (s *Store) remember(r *record) {
+	s.forget(r)
 	s.images[r.Digest] = r
 	repositories := map[string]bool{}
 	for _, reference := range r.References {
@@ -135,62 +136,69 @@ func (s *Store) forget(r *record) {
 	maps.DeleteFunc(s.tags, func(_, digest string) bool { return digest == r.Digest })
 }
 
-// keep writes a record and makes it known under a reference, taking that tag from the image that
-// had it. The record may be a new one or one that is known.
+// keep makes a record known under a reference, taking that tag from the image that had it. The record
+// is a new one whose layers the caller has pinned, or one that lookup gave; where nothing changes,
+// nothing is written.
 func (s *Store) keep(r *record, ref name.Reference) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	next := *r
-	if known, ok := s.images[r.Digest]; ok {
-		next = *known
+	byDigest := ref.Context().Name() + "@" + r.Digest
+	s.change.Lock()
+	defer s.change.Unlock()
+	s.mu.RLock()
+	known, isKnown := s.images[r.Digest]
+	holder, isTagged := s.images[s.tags[ref.Name()]]
+	s.mu.RUnlock()
+	if isKnown {
+		r = known
 	}
-	byDigest := ref.Context().Name() + "@" + next.Digest
-	next.References = append(slices.Clone(next.References), byDigest, ref.Name())
+	if _, tag := ref.(name.Tag); isKnown && slices.Contains(r.References, byDigest) && (!tag || isTagged && holder == known) {
+		return nil
+	}
+	if isTagged && holder.Digest != r.Digest {
+		if err := s.replace(holder.without(ref.Name())); err != nil {
+			return err
+		}
+	}
+	next := *r
+	next.References = append(slices.Clone(r.References), byDigest, ref.Name())
 	slices.Sort(next.References)
 	next.References = slices.Compact(next.References)
-	// Written under the lock, so that disk and memory change in the same order; pulls are rare and
-	// a lookup waits at most for this one small file.
-	if err := s.write(&next); err != nil {
-		return err
-	}
-	previous := s.images[s.tags[ref.Name()]]
-	s.remember(&next)
-	if previous == nil || previous.Digest == next.Digest {
-		return nil
-	}
-	stale := *previous
-	stale.References = slices.DeleteFunc(slices.Clone(stale.References), func(t string) bool { return t == ref.Name() })
-	if err := s.write(&stale); err != nil {
-		return err
-	}
-	s.images[stale.Digest] = &stale
-	return nil
+	return s.replace(&next)
 }
 
-// amend changes a known record.
-func (s *Store) amend(r *record, change func(*record)) error {
+// without is the record less one reference.
+func (r *record) without(reference string) *record {
+	next := *r
+	next.References = slices.DeleteFunc(slices.Clone(r.References), func(t string) bool { return t == reference })
+	return &next
+}
+
+// tag is keep for a record that lookup gave. It answers false when the image was removed meanwhile.
+func (s *Store) tag(r *record, ref name.Reference) (bool, error) {
+	release := s.pin(r.Layers)
+	defer release()
+	s.mu.RLock()
+	_, ok := s.images[r.Digest]
+	s.mu.RUnlock()
+	if !ok {
+		return false, nil
+	}
+	return true, s.keep(r, ref)
+}
+
+// replace writes a record and then makes it the known one; the caller holds change.
+func (s *Store) replace(r *record) error {
+	if err := s.writeJSON(s.imagePath(r.Digest), r, true); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known, ok := s.images[r.Digest]
-	if !ok {
-		return nil
-	}
-	next := *known
-	next.References = slices.Clone(next.References)
-	change(&next)
-	if err := s.write(&next); err != nil {
-		return err
-	}
-	s.images[next.Digest] = &next
+	s.remember(r)
 	return nil
 }
 
-func (s *Store) write(r *record) error {
-	return s.writeJSON(s.imagePath(r.Digest), r)
-}
-
-// writeJSON replaces a file so that after a crash it has the old or the new content.
-func (s *Store) writeJSON(path string, value any) error {
+// writeJSON replaces a file so that after the process's death it has the old or the new content, and
+// with durable after the machine's too.
+func (s *Store) writeJSON(path string, value any, durable bool) error {
 	content, err := json.Marshal(value)
 	if err != nil {
 		return err
@@ -200,7 +208,10 @@ func (s *Store) writeJSON(path string, value any) error {
 		return err
 	}
 	_, err = temp.Write(content)
-	err = errors.Join(err, temp.Sync(), temp.Close())
+	if durable && err == nil {
+		err = temp.Sync()
+	}
+	err = errors.Join(err, temp.Close())
 	if err == nil {
 		err = os.Rename(temp.Name(), path)
 	}

@@ -15,7 +15,6 @@ package unpack
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -46,7 +45,10 @@ type Store struct {
 	layers singleflight.Group // by diff ID
 	slots  *semaphore.Weighted
 
-	mu      sync.RWMutex
+	// change is held while files of images and leases change, so that disk and memory go through
+	// the same steps; it comes before mu, which is never held across I/O but renames of layers.
+	change  sync.Mutex
+	mu      sync.RWMutex               // guards the maps
 	images  map[string]*record         // by digest
 	tags    map[string]string          // canonical reference with a tag → digest
 	leases  map[string]lease           // by owner
@@ -109,24 +111,23 @@ func (s *Store) lookup(ref name.Reference) (*record, bool) {
 
 // Retag forgets which image a tag stands for, so that the next pod that uses it pulls again. It is
 // for whoever knows that the tag has moved, as when an image was loaded into the local registry.
-func (s *Store) Retag(reference string) {
+func (s *Store) Retag(reference string) error {
 	ref, err := image.Parse(reference)
 	if err != nil {
-		return
+		return err
 	}
-	s.mu.Lock()
-	digest, ok := s.tags[ref.Name()]
-	delete(s.tags, ref.Name())
-	found := s.images[digest]
-	s.mu.Unlock()
-	if !ok || found == nil {
-		return
+	s.change.Lock()
+	defer s.change.Unlock()
+	s.mu.RLock()
+	holder, ok := s.images[s.tags[ref.Name()]]
+	s.mu.RUnlock()
+	if !ok {
+		return nil
 	}
-	if err := s.amend(found, func(r *record) {
-		r.References = slices.DeleteFunc(r.References, func(t string) bool { return t == ref.Name() })
-	}); err != nil {
-		s.log.Warn("forgetting tag", "image", reference, "error", err)
+	if err := s.replace(holder.without(ref.Name())); err != nil {
+		return fmt.Errorf("forgetting tag %s: %w", reference, err)
 	}
+	return nil
 }
 
 // List tells all unpacked images, each once, by the first reference that led to it.
@@ -152,19 +153,28 @@ func (s *Store) Remove(ctx context.Context, digest string) error {
 	if _, after, ok := strings.Cut(digest, "@"); ok {
 		digest = after
 	}
-	s.mu.Lock()
-	found, ok := s.images[digest]
-	if ok {
-		s.forget(found)
-	}
-	s.mu.Unlock()
-	if !ok {
-		return nil
-	}
-	if err := os.Remove(s.imagePath(digest)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := s.remove(digest); err != nil {
 		return fmt.Errorf("removing image %s: %w", digest, err)
 	}
 	return s.Collect(ctx)
+}
+
+func (s *Store) remove(digest string) error {
+	s.change.Lock()
+	defer s.change.Unlock()
+	s.mu.RLock()
+	found, ok := s.images[digest]
+	s.mu.RUnlock()
+	if !ok {
+		return nil
+	}
+	if err := ignoreAbsent(os.Remove(s.imagePath(digest))); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget(found)
+	return nil
 }
 
 func (s *Store) path(parts ...string) string {
