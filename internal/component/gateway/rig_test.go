@@ -150,3 +150,15 @@ func depth(n int) func(*gateway.Config) { return func(c *gateway.Config) { c.Que
 func activation(d time.Duration) func(*gateway.Config) {
 	return func(c *gateway.Config) { c.ActivationTimeout = d }
 }
+
+// startApp runs an application that is no instance yet.
+func startApp(t testing.TB, h http.HandlerFunc) netip.AddrPort {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	addr, err := netip.ParseAddrPort(strings.TrimPrefix(s.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addr
+}

@@ -41,7 +41,7 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener, external bool) err
 	g.mu.Lock()
 	if g.stopped {
 		g.mu.Unlock()
-		return errors.Join(http.ErrServerClosed, ln.Close())
+		return ln.Close()
 	}
 	g.servers[srv] = struct{}{}
 	g.mu.Unlock()
@@ -70,7 +70,9 @@ func (g *Gateway) server(external bool) *http.Server {
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       clientIdle,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(g.config.Log.Handler(), slog.LevelDebug),
+		// OPTIONS * is the application's to answer.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(g.config.Log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, conn)
 		},
