@@ -33,6 +33,8 @@ import (
 	"ebb.dev/ebb/internal/component/node/object"
 	"ebb.dev/ebb/internal/component/node/pod"
 	"ebb.dev/ebb/internal/component/node/pod/probe"
+	"ebb.dev/ebb/internal/component/node/stats"
+	"ebb.dev/ebb/internal/component/node/storage"
 )
 
 // PodState, Observer and Drainer are the pods' seams to the rest of ebb.
@@ -89,6 +91,7 @@ type Node struct {
 	events   *recorder
 	writer   *writer
 	status   *status
+	stats    *stats.Collector
 	ready    chan struct{}
 	ctx      context.Context // of all that follows the API
 	cancel   context.CancelFunc
@@ -123,6 +126,7 @@ func New(c Config) (*Node, error) {
 		return nil, err
 	}
 	n.host = n.newHost()
+	n.stats = &stats.Collector{Node: c.Name, DataDir: c.DataDir, Source: measured{n}}
 	return n, nil
 }
 
@@ -140,14 +144,14 @@ func podField(name string) string { return fields.OneTermEqualSelector("spec.nod
 // Ready is closed once the node is registered and takes pods.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
-// Run registers the node, takes over what still runs of its pods, and runs pods until ctx ends. It
-// then lets go without stopping any container; see Stop.
-func (n *Node) Run(ctx context.Context) error {
+// Run registers the node, takes over what still runs of its pods, and runs pods until ctx ends or
+// something fails. It then lets go without stopping any container; see Stop.
+func (n *Node) Run(caller context.Context) error {
 	defer n.cancel()
 	defer n.events.stop()
-	unhook := context.AfterFunc(ctx, n.cancel)
+	unhook := context.AfterFunc(caller, n.cancel)
 	defer unhook()
-	ctx = n.ctx
+	ctx := n.ctx
 	sandboxes, err := n.config.Runtime.List(ctx)
 	if err != nil {
 		return fmt.Errorf("listing what still runs: %w", err)
@@ -171,7 +175,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { n.writer.run(ctx); return nil })
 	g.Go(func() error { return controller.Run(ctx, podWorkers) })
 	g.Go(func() error { return n.reconcile(ctx) })
-	g.Go(func() error { return n.runStorage(ctx) })
+	g.Go(func() error { return storage.Run(ctx, n.storage()) })
 	g.Go(func() error { return n.serve(ctx) })
 	g.Go(func() error { return n.runtimeClasses(ctx) })
 	g.Go(func() error {
@@ -187,7 +191,8 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	err = g.Wait()
 	n.letGo()
-	if errors.Is(err, context.Canceled) {
+	if err == nil || errors.Is(err, context.Canceled) {
+		<-caller.Done() // after Stop there is nothing to do, which is no failure
 		return nil
 	}
 	return err
@@ -211,16 +216,13 @@ func (n *Node) dispatch(ctx context.Context) {
 	}
 }
 
-// Stop drains and stops all pods and keeps their objects, so that the next start runs them again;
-// then Run ends.
+// Stop drains and stops all pods and keeps their objects, so that the next start runs them again.
+// The node does nothing afterwards, and Run returns when its context ends.
 func (n *Node) Stop(ctx context.Context) error {
 	n.mu.Lock()
 	n.stopping = true
-	machines := make([]*pod.Pod, 0, len(n.machines))
-	for _, m := range n.machines {
-		machines = append(machines, m)
-	}
 	n.mu.Unlock()
+	machines := n.all()
 	for _, m := range machines {
 		m.Halt()
 	}
@@ -242,14 +244,8 @@ func (n *Node) Stop(ctx context.Context) error {
 
 // letGo ends the machines without touching what runs.
 func (n *Node) letGo() {
-	n.mu.Lock()
-	machines := make([]*pod.Pod, 0, len(n.machines))
-	for _, m := range n.machines {
-		machines = append(machines, m)
-	}
-	n.mu.Unlock()
 	var wg sync.WaitGroup
-	for _, m := range machines {
+	for _, m := range n.all() {
 		wg.Go(m.Close)
 	}
 	wg.Wait()
@@ -259,6 +255,10 @@ func (n *Node) machine(uid types.UID) *pod.Pod {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.machines[uid]
+}
+
+func (n *Node) storage() storage.Config {
+	return storage.Config{Client: n.config.Client, Node: n.config.Name, Dir: n.storageDir(), Events: n.events, Log: n.config.Log}
 }
 
 // Folders below DataDir.

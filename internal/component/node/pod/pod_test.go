@@ -50,7 +50,7 @@ func newBench(t *testing.T) *bench {
 	dir := t.TempDir()
 	b.host = &pod.Host{
 		NodeName: "node", HostIPs: []string{"192.0.2.1"}, Runtime: b.runtime, Images: b.images, Objects: b.objects,
-		Volumes: volume.New(volume.Config{Dir: filepath.Join(dir, "pods"), Objects: b.objects, Field: env.Facts{}.Field}),
+		Volumes:  volume.New(volume.Config{Dir: filepath.Join(dir, "pods"), Objects: b.objects, Field: env.Facts{}.Field}),
 		Services: func(string) []*corev1.Service { return nil },
 		Keychain: func(context.Context, *corev1.Pod) (authn.Keychain, error) { return authn.NewMultiKeychain(), nil },
 		Handler:  func(context.Context, *corev1.Pod) (string, error) { return "", nil },
