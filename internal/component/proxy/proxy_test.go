@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -337,4 +338,110 @@ func TestLocalHandlerServesWithoutEndpoints(t *testing.T) {
 	b.apply(service("10.46.64.7", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeLoadBalancer }))
 	eventually(t, "cluster IP", says(t.Context(), b.world.Host, "10.46.64.7:80", "gateway"))
 	eventually(t, "load balancer", says(t.Context(), b.world.Host, "10.46.128.1:80", "gateway"))
+}
+
+func TestDatagramsFollowTheirEndpoint(t *testing.T) {
+	b := newBench(t, 48, nil)
+	b.backend("10.48.0.5:8080", "one")
+	b.backend("10.48.0.6:8080", "two")
+	b.apply(service("10.48.64.7", nil), slice(nil, "10.48.0.5"))
+	var c net.Conn
+	exchange := func(want string) func() error {
+		return func() error {
+			_ = c.SetDeadline(time.Now().Add(300 * time.Millisecond))
+			if _, err := io.WriteString(c, "hello"); err != nil {
+				return err
+			}
+			buf := make([]byte, 1500)
+			n, err := c.Read(buf)
+			if err == nil && !strings.HasPrefix(string(buf[:n]), want+" ") {
+				err = fmt.Errorf("got %q from %s, want %s", buf[:n], c.RemoteAddr(), want)
+			}
+			return err
+		}
+	}
+	eventually(t, "open", func() (err error) {
+		if c, err = b.world.Host.DialContext(t.Context(), "udp", "10.48.64.7:81"); err == nil {
+			err = exchange("one")()
+		}
+		return err
+	})
+	t.Cleanup(func() { _ = c.Close() })
+	if _, err := b.client.DiscoveryV1().EndpointSlices("default").Update(t.Context(), slice(nil, "10.48.0.6"), metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the same client at the new endpoint", exchange("two"))
+	if got := b.proxy.flows.now.Load(); got != 1 {
+		t.Errorf("%d flows are open, want 1", got)
+	}
+	if err := b.client.CoreV1().Services("default").Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "flows closed", func() error {
+		if got := b.proxy.flows.now.Load(); got != 0 {
+			return fmt.Errorf("%d flows are open", got)
+		}
+		return nil
+	})
+}
+
+func TestFullTableOfFlowsMakesRoom(t *testing.T) {
+	b := newBench(t, 49, nil)
+	b.proxy.flows.max = 8
+	b.backend("10.49.0.5:8080", "one")
+	b.apply(service("10.49.64.7", nil), slice(nil, "10.49.0.5"))
+	for range 40 {
+		eventually(t, "UDP", func() error {
+			_, err := netnstest.AskPacket(t.Context(), b.world.Host, "10.49.64.7:81", "hello")
+			return err
+		})
+	}
+	if got := b.proxy.flows.now.Load(); got > 8 {
+		t.Errorf("%d flows are open, want at most 8", got)
+	}
+}
+
+func TestBalancerLetsOnlyItsSourcesIn(t *testing.T) {
+	b := newBench(t, 50, nil)
+	b.backend("10.50.0.5:8080", "one")
+	b.apply(service("10.50.64.7", func(s *corev1.Service) {
+		s.Spec.Type = corev1.ServiceTypeLoadBalancer
+		s.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24"}
+	}), slice(nil, "10.50.0.5"))
+	eventually(t, "cluster IP", says(t.Context(), b.world.Host, "10.50.64.7:80", "one"))
+	eventually(t, "load balancer", func() error {
+		if got, err := netnstest.Ask(t.Context(), b.world.Host, "10.50.128.1:80"); !errors.Is(err, syscall.ECONNRESET) {
+			return fmt.Errorf("got %q, %w, want a reset", got, err)
+		}
+		return nil
+	})
+}
+
+func BenchmarkConnectionThroughService(b *testing.B) {
+	w := netnstest.New(b)
+	c := w.Config(54)
+	n := w.Open(b, c)
+	p := &Proxy{cfg: Config{Net: n}, log: slog.New(slog.DiscardHandler), flows: &flowLimit{max: maxFlows}}
+	p.metrics, _ = newMetrics(nil)
+	end, at := netip.MustParseAddrPort("10.54.0.5:8080"), netip.MustParseAddrPort("10.54.64.7:80")
+	if err := n.Claim(end.Addr()); err != nil {
+		b.Fatal(err)
+	}
+	netnstest.Serve(b, n, end.String(), "hello")
+	balancer := newBalancer()
+	balancer.set(front{endpoints: []netip.AddrPort{end}}, nil)
+	l, err := p.openStreamFront(b.Context(), at, balancer)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = l.Close() })
+	for name, addr := range map[string]netip.AddrPort{"direct": end, "service": at} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := netnstest.Ask(b.Context(), n, addr.String()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
