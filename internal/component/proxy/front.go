@@ -15,6 +15,7 @@ import (
 type serving struct {
 	fronts map[place]*open
 	sticky map[int32]*affinities // by Service port, shared by its fronts
+	health *healthCheck          // nil for most Services
 }
 
 // open is a front with its balancer and, while it has endpoints or a handler, its listener.
@@ -25,8 +26,8 @@ type open struct {
 }
 
 // apply opens, changes and closes fronts until the Service has exactly those wanted. What fails is
-// reported and tried again; the rest is served meanwhile.
-func (p *Proxy) apply(ctx context.Context, key types.NamespacedName, wanted []front) error {
+// reported and tried again; the rest is served meanwhile. A Service that is gone is nil.
+func (p *Proxy) apply(ctx context.Context, key types.NamespacedName, svc *corev1.Service, wanted []front) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.state[key]
@@ -50,7 +51,8 @@ func (p *Proxy) apply(ctx context.Context, key types.NamespacedName, wanted []fr
 	for _, f := range wanted {
 		errs = append(errs, p.applyFront(ctx, s, f))
 	}
-	if len(s.fronts) == 0 {
+	errs = append(errs, p.applyHealth(ctx, key, s, svc, wanted))
+	if len(s.fronts) == 0 && s.health == nil {
 		delete(p.state, key)
 	}
 	return errors.Join(errs...)

@@ -192,7 +192,7 @@ func (p *Proxy) sync(ctx context.Context, key types.NamespacedName) error {
 		for _, waiting := range p.balance.release(key) {
 			p.queue.Add(waiting)
 		}
-		return p.apply(ctx, key, nil)
+		return p.apply(ctx, key, nil, nil)
 	}
 	own, balanceErr := p.assignAddress(ctx, svc)
 	objs, err := p.slices.ByIndex(sliceIndex, key.String())
@@ -209,7 +209,7 @@ func (p *Proxy) sync(ctx context.Context, key types.NamespacedName) error {
 	for _, port := range plan.unsupported {
 		p.event(svc, "UnsupportedProtocol", fmt.Sprintf("port %d: protocol %s is not served by ebb; use TCP or UDP", port.Port, port.Protocol))
 	}
-	return errors.Join(balanceErr, p.apply(ctx, key, plan.fronts))
+	return errors.Join(balanceErr, p.apply(ctx, key, svc, plan.fronts))
 }
 
 // event tells the user of a Service what it did not get.
@@ -226,6 +226,9 @@ func (p *Proxy) closeAll() {
 	for key, s := range p.state {
 		for at := range s.fronts {
 			p.closeFront(s, at)
+		}
+		if s.health != nil {
+			_ = s.health.server.Close()
 		}
 		delete(p.state, key)
 	}

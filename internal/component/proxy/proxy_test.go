@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -415,6 +416,42 @@ func TestBalancerLetsOnlyItsSourcesIn(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func TestHealthCheckTellsLocalEndpoints(t *testing.T) {
+	b := newBench(t, 55, nil)
+	b.backend("10.55.0.5:8080", "one")
+	node := "node"
+	here := func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].NodeName = &node }
+	b.apply(service("10.55.64.7", func(s *corev1.Service) {
+		s.Spec.Type = corev1.ServiceTypeLoadBalancer
+		s.Spec.Ports[0].NodePort = 30080
+		s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+		s.Spec.HealthCheckNodePort = 30099
+	}), slice(here, "10.55.0.5"))
+	client := &http.Client{Transport: &http.Transport{DialContext: b.world.Host.DialContext, DisableKeepAlives: true}}
+	answers := func(want int) func() error {
+		return func() error {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+b.node.String()+":30099/healthz", nil)
+			if err != nil {
+				return err
+			}
+			resp, err := client.Do(req)
+			if err != nil {
+				return err
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != want {
+				return fmt.Errorf("status %d, want %d", resp.StatusCode, want)
+			}
+			return nil
+		}
+	}
+	eventually(t, "with an endpoint", answers(http.StatusOK))
+	if _, err := b.client.DiscoveryV1().EndpointSlices("default").Update(t.Context(), slice(nil, "10.55.0.5"), metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "without one here", answers(http.StatusServiceUnavailable))
 }
 
 func BenchmarkConnectionThroughService(b *testing.B) {

@@ -15,6 +15,9 @@ var errUserspace = errors.New("chosen by configuration")
 func (n *Net) egress(ctx context.Context) error {
 	err := n.kernelEgress()
 	if err == nil {
+		if n.stopWatch, err = n.watchFirewall(ctx); err != nil {
+			n.limit("pods lose other hosts when the firewall is loaded again: %v", err)
+		}
 		return relay.Forget(n.route, n.cfg.PodCIDR, n.cfg.NodeIP, n.cfg.HostIP)
 	}
 	if !errors.Is(err, errUserspace) {
@@ -35,6 +38,14 @@ func (n *Net) kernelEgress() error {
 	if err := masquerade(n.host, n.cfg); err != nil {
 		return err
 	}
+	if err := n.openFirewall(); err != nil {
+		return err
+	}
+	return newForwarding(n.host, n.cfg).acquire()
+}
+
+// openFirewall lets our link's packets pass whatever of the host's chains would stop them.
+func (n *Net) openFirewall() error {
 	opened, err := accept(n.host, n.cfg.Name)
 	if err != nil {
 		return err
@@ -47,9 +58,9 @@ func (n *Net) kernelEgress() error {
 		opened = append(opened, "iptables FORWARD")
 	}
 	if len(opened) > 0 {
-		n.cfg.Log.Info("letting pods' packets pass the host's firewall", "chains", opened)
+		n.cfg.Log.Debug("letting pods' packets pass the host's firewall", "chains", opened)
 	}
-	return newForwarding(n.host, n.cfg).acquire()
+	return nil
 }
 
 // openRelay diverts what pods send to other hosts into the relay, which dials from the host.

@@ -17,6 +17,9 @@ const (
 	addressLength = 4
 )
 
+// masqueradeRules is how many rules that table has: one for the pods, one for the namespace itself.
+const masqueradeRules = 2
+
 // masquerade loads the instance's own nft table: what pods and the namespace send to other hosts
 // leaves under the host's address. The whole table is replaced in one transaction.
 func masquerade(host *Space, c Config) error {

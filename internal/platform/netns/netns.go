@@ -60,6 +60,8 @@ type Net struct {
 	inner *Space
 	route *netlink.Handle // in the namespace
 
+	stopWatch func() // of the host's firewall; nil while nothing is watched
+
 	mu     sync.Mutex // guards limits and relay
 	limits []string
 	relay  *relay.Relay
@@ -197,6 +199,10 @@ func (n *Net) Close() error {
 	r := n.relay
 	n.relay = nil
 	n.mu.Unlock()
+	if n.stopWatch != nil {
+		n.stopWatch()
+		n.stopWatch = nil
+	}
 	var errs []error
 	if r != nil {
 		errs = append(errs, r.Close())

@@ -1,12 +1,14 @@
 package netns_test
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
@@ -298,6 +300,42 @@ func TestInstancesLiveSideBySide(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, snapshot(t, w.Host)); diff != "" {
 		t.Errorf("host differs (-before +after):\n%s", diff)
+	}
+}
+
+func TestFirewallLoadedLaterIsPassed(t *testing.T) {
+	for what, load := range map[string]func(*testing.T, *netns.Space){
+		"a policy of DROP": iptablesDrop,
+		"everything flushed": func(t *testing.T, host *netns.Space) {
+			t.Helper()
+			conn, err := nftables.New(nftables.WithNetNSFd(host.FD()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.FlushRuleset()
+			if err := conn.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := netnstest.New(t)
+			netnstest.Serve(t, w.Remote, "0.0.0.0:80", "remote")
+			n := w.Open(t, w.Config(67))
+			load(t, w.Host)
+			deadline := time.Now().Add(5 * time.Second)
+			for {
+				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+				got, err := netnstest.Ask(ctx, n, w.RemoteAddr.String()+":80")
+				cancel()
+				if err == nil && got == "remote "+w.HostAddr.String() {
+					return
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("pods do not pass the new firewall: got %q, %v", got, err)
+				}
+			}
+		})
 	}
 }
 
