@@ -8,7 +8,6 @@ import (
 	"ebb.dev/ebb/internal/adapter/runtime/container/wire"
 )
 
-
 // exec runs a further process in a container. The streams are the asker's own files, so the
 // process ends with the asker.
 func (g *guard) exec(conn *wire.Conn, e wire.Exec, files *fileQueue) (wire.Reply, error) {

@@ -65,16 +65,12 @@ func (s *stager) openTerminal() error {
 	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
 		return fmt.Errorf("unlocking the terminal: %w", err)
 	}
-	peer, err := unix.IoctlRetInt(master, unix.TIOCGPTPEER)
-	if err == nil && peer <= 2 {
-		err = unix.EBADF
+	// By descriptor: a path under /dev/pts is the image's to bend.
+	fd, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	if e != 0 {
+		return fmt.Errorf("opening the terminal's other side: %w", e)
 	}
-	if err != nil {
-		peer, err = s.openPeer(master)
-	}
-	if err != nil {
-		return fmt.Errorf("opening the terminal's other side: %w", err)
-	}
+	peer := int(fd)
 	s.tty = peer
 	size := s.plan.Process.Size
 	if size.Width > 0 && size.Height > 0 {
@@ -93,14 +89,6 @@ func (s *stager) openTerminal() error {
 		return nil
 	}
 	return s.mountConsole(peer)
-}
-
-func (s *stager) openPeer(master int) (int, error) {
-	n, err := unix.IoctlGetInt(master, unix.TIOCGPTN)
-	if err != nil {
-		return -1, err
-	}
-	return s.open(fmt.Sprintf("/dev/pts/%d", n), unix.O_RDWR|unix.O_NOCTTY)
 }
 
 // mountConsole shows the terminal as /dev/console.

@@ -147,4 +147,3 @@ func loopbackUp() error {
 	}
 	return nil
 }
-

@@ -20,9 +20,12 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"ebb.dev/ebb/internal/adapter/runtime"
 	"ebb.dev/ebb/internal/adapter/runtime/container/cgroup"
 	"ebb.dev/ebb/internal/adapter/runtime/container/network"
+	"ebb.dev/ebb/internal/adapter/runtime/container/seccomp"
 	"ebb.dev/ebb/internal/adapter/runtime/container/shim"
 )
 
@@ -43,6 +46,7 @@ type Runtime struct {
 	groups  *cgroup.Tree // nil without control groups
 	node    node
 	queue   *exitQueue
+	filters seccomp.Compiler
 	parking *parking
 
 	ctx    context.Context // ends with Close
@@ -91,6 +95,11 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 	}
 	r.parking = newParking(r)
 	return r, nil
+}
+
+// DefaultSeccomp is the profile RuntimeDefault means for a container with these capabilities.
+func DefaultSeccomp(capabilities []string) (*specs.LinuxSeccomp, error) {
+	return seccomp.Default(capabilities)
 }
 
 // guards is the control group of the guardians: outside every pod's limits.

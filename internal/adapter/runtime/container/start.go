@@ -137,6 +137,11 @@ func (r *Runtime) plan(s *sandbox, c runtime.ContainerSpec, group string, files 
 	if err != nil {
 		return wire.Start{}, err
 	}
+	filter, err := r.filters.Compile(c.Seccomp)
+	if err != nil {
+		return wire.Start{}, err
+	}
+	stage.Process.Seccomp, stage.Process.SeccompFlag = filter.Program, filter.Flags
 	layer := "u/" + c.ID
 	for _, d := range []string{layer, layer + "/upper", layer + "/work"} {
 		if err := os.Mkdir(s.file(d), 0o755); err != nil && !errors.Is(err, os.ErrExist) {

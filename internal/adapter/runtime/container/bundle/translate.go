@@ -118,6 +118,9 @@ func translate(m specs.Mount) (wire.Mount, Bind, error) {
 		out.Bind = true
 	}
 	if !out.Bind {
+		if m.Source != "" {
+			rest = append(rest, wire.Option{Key: "source", Value: m.Source})
+		}
 		out.Options = rest
 		return out, bind, nil
 	}
