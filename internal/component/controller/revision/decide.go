@@ -135,33 +135,41 @@ func merged(have, want map[string]string) map[string]string {
 // decideAutoscaler works out the PodAutoscaler and takes its status over into the Revision's.
 func decideAutoscaler(s state, p *plan) {
 	reach := reachability(s, p.status)
-	want := render.PodAutoscaler(s.revision, reach)
-	status := &autoscalingv1alpha1.PodAutoscalerStatus{}
-	switch have := s.autoscaler; {
+	want, have := render.PodAutoscaler(s.revision, reach), s.autoscaler
+	before := want
+	switch {
 	case have == nil:
 		p.createAutoscaler = want
 	case !metav1.IsControlledBy(have, s.revision):
 		p.status.MarkResourcesAvailableFalse(servingv1.ReasonNotOwned, servingv1.ResourceNotOwnedMessage("PodAutoscaler", have.Name))
 		return
 	default:
-		status = have.Status.DeepCopy()
-		if !equality.Semantic.DeepEqual(have.Spec, want.Spec) || !equality.Semantic.DeepEqual(have.Annotations, want.Annotations) ||
-			!equality.Semantic.DeepEqual(have.Labels, want.Labels) {
-			p.updateAutoscaler = have.DeepCopy()
-			p.updateAutoscaler.Spec, p.updateAutoscaler.Annotations, p.updateAutoscaler.Labels = want.Spec, want.Annotations, want.Labels
-		}
+		before = have
+		p.updateAutoscaler = changedAutoscaler(want, have)
 	}
-	scaleStatus(s, status)
-	if s.autoscaler == nil || !equality.Semantic.DeepEqual(s.autoscaler.Status, *status) {
-		p.autoscalerStatus = status
+	after := before.DeepCopy()
+	scaleStatus(s, &after.Status)
+	controller.Finish(after, before)
+	if have == nil || !equality.Semantic.DeepEqual(have.Status, after.Status) {
+		p.autoscalerStatus = &after.Status
 	}
-	p.status.PropagateAutoscalerStatus(status)
+	p.status.PropagateAutoscalerStatus(&after.Status)
 	tellTrouble(s, p)
 	spec := s.spec
 	spec.Reachable = reach != autoscalingv1alpha1.ReachabilityUnreachable
-	spec.Initialized = status.IsScaleTargetInitialized()
-	spec.Before = activity(s.autoscaler)
+	spec.Initialized = after.Status.IsScaleTargetInitialized()
+	spec.Before = activity(have)
 	p.spec = &spec
+}
+
+// changedAutoscaler returns the PodAutoscaler to write, or nil when it already is as wanted.
+func changedAutoscaler(want, have *autoscalingv1alpha1.PodAutoscaler) *autoscalingv1alpha1.PodAutoscaler {
+	out := have.DeepCopy()
+	out.Spec, out.Annotations, out.Labels = want.Spec, want.Annotations, want.Labels
+	if equality.Semantic.DeepEqual(out, have) {
+		return nil
+	}
+	return out
 }
 
 // tellTrouble says, while all is still unknown, what keeps the pods from starting: the verdict itself

@@ -30,9 +30,6 @@ const (
 // once, which is never forgotten.
 func scaleStatus(s state, st *autoscalingv1alpha1.PodAutoscalerStatus) {
 	st.InitializeConditions()
-	if s.autoscaler != nil {
-		st.ObservedGeneration = s.autoscaler.Generation
-	}
 	st.ServiceName, st.MetricsServiceName = s.revision.Name, s.revision.Name+"-private"
 	st.MarkSKSReady()
 

@@ -1,0 +1,199 @@
+package render_test
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"knative.dev/serving/pkg/apis/autoscaling/v1alpha1"
+	apisconfig "knative.dev/serving/pkg/apis/config"
+	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
+	"knative.dev/serving/pkg/deployment"
+	"sigs.k8s.io/yaml"
+
+	"ebb.dev/ebb/internal/domain/render"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+// golden compares an object's YAML with a file of testdata.
+func golden(t *testing.T, name string, object any) {
+	t.Helper()
+	got, err := yaml.Marshal(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join("testdata", name+".yaml")
+	if *update {
+		if err := os.WriteFile(path, got, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", name, diff)
+	}
+}
+
+// service is a Service as admission leaves it.
+func service(t *testing.T, change func(*servingv1.Service)) *servingv1.Service {
+	t.Helper()
+	svc := &servingv1.Service{ObjectMeta: metav1.ObjectMeta{
+		Name: "hello", Namespace: "shop", UID: "service-uid", Generation: 3,
+		Labels: map[string]string{"team": "green"},
+		Annotations: map[string]string{
+			"serving.knative.dev/creator":          "ada",
+			"serving.knative.dev/lastModifier":     "bob",
+			"serving.knative.dev/rollout-duration": "60s",
+			corev1.LastAppliedConfigAnnotation:     "{}",
+			"example.com/note":                     "kept",
+		},
+	}}
+	svc.Spec.Template.Annotations = map[string]string{"autoscaling.knative.dev/min-scale": "2", "example.com/pod": "kept"}
+	svc.Spec.Template.Labels = map[string]string{"tier": "web"}
+	svc.Spec.Template.Spec.Containers = []corev1.Container{{Image: "example.com/hello:v1", Env: []corev1.EnvVar{{Name: "TARGET", Value: "World"}}}}
+	if change != nil {
+		change(svc)
+	}
+	svc.SetDefaults(t.Context())
+	return svc
+}
+
+func revisionOf(svc *servingv1.Service) *servingv1.Revision {
+	cfg := render.Configuration(svc, nil)
+	cfg.UID, cfg.Generation = "configuration-uid", svc.Generation
+	rev := render.Revision(cfg, noon)
+	rev.UID = "revision-uid"
+	for _, c := range rev.Spec.Containers {
+		rev.Status.ContainerStatuses = append(rev.Status.ContainerStatuses, servingv1.ContainerStatus{Name: c.Name, ImageDigest: "example.com/hello@sha256:abc"})
+	}
+	return rev
+}
+
+func cluster(t *testing.T) render.Cluster {
+	t.Helper()
+	d, err := deployment.NewConfigFromMap(map[string]string{deployment.QueueSidecarImageKey: "none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defaults, err := apisconfig.NewDefaultsConfigFromMap(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	features, err := apisconfig.NewFeaturesConfigFromMap(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return render.Cluster{Deployment: d, Defaults: defaults, Features: features}
+}
+
+func TestServiceBecomesConfigurationAndRoute(t *testing.T) {
+	svc := service(t, nil)
+	golden(t, "configuration", render.Configuration(svc, nil))
+	golden(t, "route", render.Route(svc))
+}
+
+func TestConfigurationBecomesRevision(t *testing.T) {
+	golden(t, "revision", revisionOf(service(t, nil)))
+}
+
+func TestRevisionBecomesDeployment(t *testing.T) {
+	tests := map[string]func(*servingv1.Service){
+		"deployment": nil,
+		"deployment-probes": func(svc *servingv1.Service) {
+			c := &svc.Spec.Template.Spec.Containers[0]
+			c.Ports = []corev1.ContainerPort{{Name: "h2c", ContainerPort: 9000}}
+			c.ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ready"}}}
+			c.LivenessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{}}}
+			c.StartupProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{GRPC: &corev1.GRPCAction{}}}
+		},
+		"deployment-helper": func(svc *servingv1.Service) {
+			containers := &svc.Spec.Template.Spec.Containers
+			(*containers)[0].Ports = []corev1.ContainerPort{{ContainerPort: 8888}}
+			*containers = append(*containers, corev1.Container{Name: "helper", Image: "example.com/helper:v1"})
+			svc.Spec.Template.Annotations["serving.knative.dev/progress-deadline"] = "90s"
+		},
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			d, err := render.Deployment(revisionOf(service(t, change)), cluster(t), 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name, d)
+		})
+	}
+}
+
+func TestDeploymentHashChangesOnlyWithWhatRuns(t *testing.T) {
+	const label = "serving.knative.dev/deployment-hash"
+	hash := func(change func(*servingv1.Revision), replicas int32) string {
+		rev := revisionOf(service(t, nil))
+		if change != nil {
+			change(rev)
+		}
+		d, err := render.Deployment(rev, cluster(t), replicas)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.Labels[label]
+	}
+	base := hash(nil, 1)
+	same := map[string]string{
+		"other replicas": hash(nil, 7),
+		"another route":  hash(func(r *servingv1.Revision) { r.Annotations["serving.knative.dev/routes"] = "a,b" }, 1),
+		"reserve":        hash(func(r *servingv1.Revision) { r.SetRoutingState(servingv1.RoutingStateReserve, noon.Add(time.Hour)) }, 1),
+		"other scale":    hash(func(r *servingv1.Revision) { r.Annotations["autoscaling.knative.dev/max-scale"] = "9" }, 1),
+	}
+	for name, got := range same {
+		if got != base {
+			t.Errorf("%s: the hash changed", name)
+		}
+	}
+	if hash(func(r *servingv1.Revision) { r.Spec.Containers[0].Args = []string{"x"} }, 1) == base {
+		t.Error("another argument: the hash stayed")
+	}
+}
+
+func TestRevisionHasAPodAutoscalerAndRouteAService(t *testing.T) {
+	golden(t, "podautoscaler", render.PodAutoscaler(revisionOf(service(t, nil)), v1alpha1.ReachabilityReachable))
+	route := render.Route(service(t, nil))
+	route.UID = "route-uid"
+	golden(t, "placeholder", render.Placeholder(route, "now-hello", "gateway.ebb-system.svc.cluster.local"))
+}
+
+func TestRoutesAreListedSorted(t *testing.T) {
+	notes := map[string]string{"serving.knative.dev/routes": "b,c"}
+	tests := map[string]struct {
+		route  string
+		listed bool
+		want   string
+	}{
+		"a new one":     {"a", true, "a,b,c"},
+		"a known one":   {"c", true, "b,c"},
+		"one that left": {"b", false, "c"},
+		"a stranger":    {"x", false, "b,c"},
+	}
+	for name, tt := range tests {
+		if got := render.WithRoute(notes, tt.route, tt.listed); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+func TestTemplateMayNameItsRevision(t *testing.T) {
+	cfg := render.Configuration(service(t, func(s *servingv1.Service) { s.Spec.Template.Name = "hello-blue" }), nil)
+	if got := render.RevisionName(cfg); got != "hello-blue" {
+		t.Errorf("name %q", got)
+	}
+}
