@@ -2,6 +2,7 @@ package container_test
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -17,12 +18,18 @@ func open(park int) func(t testing.TB, dir string) runtime.Runtime {
 	return func(t testing.TB, dir string) runtime.Runtime {
 		t.Helper()
 		var log bytes.Buffer
-		r, err := container.New(t.Context(), container.Config{
+		cfg := container.Config{
 			StateDir: dir, CgroupRoot: runtimetest.CgroupRoot(), Log: slog.New(slog.NewTextHandler(&log, nil)), Park: park,
-		})
+		}
+		r, err := container.New(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() {
+			if err := container.CleanUp(context.Background(), cfg); err != nil {
+				t.Error(err)
+			}
+		})
 		t.Cleanup(func() {
 			if !t.Failed() {
 				return

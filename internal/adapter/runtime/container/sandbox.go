@@ -36,6 +36,7 @@ type sandbox struct {
 	mu         sync.Mutex
 	up         bool // StartSandbox succeeded
 	stopping   bool
+	gone       bool // the folder is being removed
 	watch      *wire.Conn
 	containers map[string]*entry
 	groups     int // number of the next container's control group
@@ -250,11 +251,19 @@ func (s *sandbox) ended(rec wire.Container) {
 	if again {
 		return
 	}
-	s.runtime.queue.add(s.shown(rec), func() {
-		if err := os.WriteFile(s.file("c", rec.ID+".told"), nil, 0o600); err != nil && !errors.Is(err, os.ErrNotExist) {
-			s.runtime.log.Warn("remembering that an exit was told", "container", rec.ID, "error", err)
-		}
-	})
+	s.runtime.queue.add(s.shown(rec), func() { s.remember(rec.ID) })
+}
+
+// remember notes that a container's end was taken, unless it was removed meanwhile.
+func (s *sandbox) remember(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone || s.containers[id] == nil {
+		return
+	}
+	if err := os.WriteFile(s.file("c", id+".told"), nil, 0o600); err != nil {
+		s.runtime.log.Warn("remembering that an exit was told", "container", id, "error", err)
+	}
 }
 
 // guardGone handles a guardian that ended by itself: its containers have nobody to reap them and
@@ -311,6 +320,9 @@ func (r *Runtime) tearDown(ctx context.Context, s *sandbox) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	s.gone = true
+	s.mu.Unlock()
 	return os.RemoveAll(s.dir)
 }
 

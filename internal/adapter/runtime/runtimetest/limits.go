@@ -79,8 +79,8 @@ func runLimits(t *testing.T, s Subject) {
 	})
 	t.Run("processes", func(t *testing.T) {
 		b := newBench(t, s)
-		spec := b.spec("fork", "go")
-		spec.Resources.PIDs = 2 // a Go program needs more
+		spec := b.spec("crowd", "40")
+		spec.Resources.PIDs = 20
 		b.start(spec)
 		if end := b.ends.wait(t, spec.ID); end.ExitCode == 0 {
 			t.Errorf("got %+v", end)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"sort"
 	"strconv"
 	"strings"
@@ -30,6 +31,7 @@ var verbs = map[string]func(args []string) int{
 	"serve":  serve,
 	"trap":   trap,
 	"fork":   fork,
+	"crowd":  crowd,
 	"try":    try,
 	"both":   both,
 	"ticks":  ticks,
@@ -211,6 +213,24 @@ func fork(args []string) int {
 	fmt.Println("child", p.Pid)
 	if args[0] == "stay" {
 		return sleep(nil)
+	}
+	return 0
+}
+
+// crowd takes as many threads as told.
+func crowd(args []string) int {
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		return fail(err)
+	}
+	ready := make(chan bool)
+	for range n {
+		go func() {
+			runtime.LockOSThread()
+			ready <- true
+			select {}
+		}()
+		<-ready
 	}
 	return 0
 }
