@@ -26,6 +26,9 @@ import (
 
 const patience = 60 * time.Second
 
+// nodeSide stands for the node's network: an address pods would use.
+const nodeSide = "127.0.0.2"
+
 // fixture is a cluster in a folder, started and stopped as often as a test wants.
 type fixture struct {
 	cfg     Config
@@ -61,6 +64,8 @@ func freeAddress(t *testing.T) string {
 // start returns how long it took until the API could be used.
 func (f *fixture) start(t *testing.T) time.Duration {
 	t.Helper()
+	_, port, _ := net.SplitHostPort(f.cfg.APIAddress)
+	f.cfg.NodeListener = listen(t, net.JoinHostPort(nodeSide, port)) // closed by the cluster
 	begun := time.Now()
 	c, err := Start(t.Context(), f.cfg)
 	if err != nil {
@@ -198,6 +203,17 @@ func testProtection(t *testing.T, f *fixture) {
 	if _, err := anonymous.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("anonymous reading of secrets: %v", err)
 	}
+	_, port, _ := net.SplitHostPort(f.cfg.APIAddress)
+	inside := rest.CopyConfig(f.rest)
+	inside.Host = "https://" + net.JoinHostPort(nodeSide, port)
+	inside.ServerName = "kubernetes.default.svc"
+	pod, err := kubernetes.NewForConfig(inside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pod.Discovery().ServerVersion(); err != nil {
+		t.Errorf("asking at the node's side: %v", err)
+	}
 	admin, err := clientcmd.BuildConfigFromFlags("", f.cluster.Kubeconfig())
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +259,7 @@ func testLocalAPI(t *testing.T, f *fixture) {
 
 func testAddressInUse(t *testing.T, f *fixture) {
 	other := f.cfg
-	other.Folder = config.Folder(t.TempDir())
+	other.Folder, other.NodeListener = config.Folder(t.TempDir()), nil
 	_, err := Start(t.Context(), other)
 	_, port, _ := net.SplitHostPort(f.cfg.APIAddress)
 	if !errors.Is(err, ErrAddressInUse) || !strings.Contains(err.Error(), port) || !strings.Contains(err.Error(), "--api") {

@@ -14,11 +14,13 @@ import (
 )
 
 // unused are controllers that have nothing to do here: they serve clouds, volumes that attach to
-// machines, and clusters of several API servers. Those that poll would also cost idle time.
+// machines, devices with drivers, and clusters of several API servers. Those that poll would also cost
+// idle time, and all of them memory.
 var unused = []string{
 	"node-ipam-controller", "node-route-controller", "service-lb-controller", "cloud-node-lifecycle-controller",
 	"persistentvolume-attach-detach-controller", "persistentvolume-expander-controller",
 	"ttl-controller", "storageversion-garbage-collector-controller",
+	"resourceclaim-controller", "device-taint-eviction-controller", "resourcepoolstatusrequest-controller",
 }
 
 // runControllers runs kube-controller-manager until ctx ends.

@@ -21,8 +21,8 @@ const (
 	socketName  = "client.sock"
 	// One member elects itself once its timeout passes, which a start waits for: a random time up to
 	// twice electionMs. Without peers there is no reason for patience.
-	tickMs      = 20
-	electionMs  = 100
+	tickMs      = 50
+	electionMs  = 250
 	defragAtMiB = 64
 )
 
