@@ -119,8 +119,8 @@ func (f *forwarder) ask(ctx context.Context, r *dns.Msg, q dns.Question) (*dns.M
 	start := f.good.Load()
 	err := errNoServer
 	var last *dns.Msg
-	for i := range uint32(2 * len(servers)) { //nolint:gosec // a few
-		n := (start + i) % uint32(len(servers)) //nolint:gosec // a few
+	for i := range uint32(2 * len(servers)) {
+		n := (start + i) % uint32(len(servers))
 		m, attempt := f.exchange(ctx, servers[n], query)
 		if attempt == nil && m.Rcode != dns.RcodeServerFailure && m.Rcode != dns.RcodeRefused {
 			f.good.Store(n)

@@ -96,17 +96,13 @@ func (z *zone) shape(q dns.Question, found []record, exists bool) answer {
 	for _, r := range found {
 		h := dns.RR_Header{Name: q.Name, Class: dns.ClassINET, Ttl: ttl}
 		switch {
-		case r.cname != "" && q.Qtype == dns.TypeCNAME:
-			a.records = append(a.records, cname(h, r.cname))
 		case r.cname != "":
-			a.records, a.alias = append(a.records, cname(h, r.cname)), r.cname
-		case r.srv != nil && q.Qtype == dns.TypeSRV:
-			h.Rrtype = dns.TypeSRV
-			weight := uint16(100 / srvs) //nolint:gosec // at most 100
-			a.records = append(a.records, &dns.SRV{Hdr: h, Weight: max(weight, 1), Port: uint16(r.srv.port), Target: r.srv.target})
-			if r.srv.addr.IsValid() {
-				a.extra = append(a.extra, address(dns.RR_Header{Name: r.srv.target, Class: dns.ClassINET, Ttl: ttl}, r.srv.addr))
+			a.records = append(a.records, cname(h, r.cname))
+			if q.Qtype != dns.TypeCNAME {
+				a.alias = r.cname
 			}
+		case r.srv != nil && q.Qtype == dns.TypeSRV:
+			a.addPort(h, r.srv, max(100/srvs, 1))
 		default:
 			if rr := z.plain(h, q.Qtype, r); rr != nil {
 				a.records = append(a.records, rr)
@@ -123,6 +119,15 @@ func (z *zone) shape(q dns.Question, found []record, exists bool) answer {
 		}
 	}
 	return a
+}
+
+// addPort adds an SRV record, and its target's address for those who would ask for it next.
+func (a *answer) addPort(h dns.RR_Header, s *service, weight int) {
+	h.Rrtype = dns.TypeSRV
+	a.records = append(a.records, &dns.SRV{Hdr: h, Weight: uint16(weight), Port: uint16(s.port), Target: s.target})
+	if s.addr.IsValid() {
+		a.extra = append(a.extra, address(dns.RR_Header{Name: s.target, Class: dns.ClassINET, Ttl: ttl}, s.addr))
+	}
 }
 
 // plain is the record as the asked type, or nil.
@@ -282,7 +287,7 @@ func (z *zone) endpoint(svc *corev1.Service, name, label string) []record {
 // ports are a Service's named ports; empty arguments fit all.
 func (z *zone) ports(svc *corev1.Service, name, port, protocol string) []record {
 	fits := func(n string, p corev1.Protocol) bool {
-		return (port == "" || port == n) && (protocol == "" || strings.EqualFold(protocol, string(p))) && (n != "" || port == "")
+		return (port == "" || port == n) && (protocol == "" || strings.EqualFold(protocol, string(p)))
 	}
 	var found []record
 	if !headless(svc) {

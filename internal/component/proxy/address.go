@@ -67,6 +67,18 @@ func (a *addresses) assign(key types.NamespacedName, asked netip.Addr) (netip.Ad
 	return addr, nil
 }
 
+// assignAsked is assign for the address as the Service spells it, empty for any.
+func (a *addresses) assignAsked(key types.NamespacedName, asked string) (netip.Addr, error) {
+	if asked == "" {
+		return a.assign(key, netip.Addr{})
+	}
+	addr, err := netip.ParseAddr(asked)
+	if err != nil {
+		return addr, fmt.Errorf("taking the load-balancer address asked for: %w", err)
+	}
+	return a.assign(key, addr)
+}
+
 // pick finds an address without taking it. The lock is held.
 func (a *addresses) pick(key types.NamespacedName, asked netip.Addr) (netip.Addr, error) {
 	if asked.IsValid() {
@@ -149,7 +161,7 @@ func given(svc *corev1.Service) (netip.Addr, bool) {
 func (p *Proxy) assignAddress(ctx context.Context, svc *corev1.Service) (netip.Addr, error) {
 	key, _ := serviceKey(svc)
 	if !balanced(svc) {
-		_, had := p.balance.holds(key)
+		had := p.balance.holds(key)
 		for _, waiting := range p.balance.release(key) {
 			p.queue.Add(waiting)
 		}
@@ -158,21 +170,14 @@ func (p *Proxy) assignAddress(ctx context.Context, svc *corev1.Service) (netip.A
 		}
 		return netip.Addr{}, nil
 	}
-	var asked netip.Addr
-	if ip := svc.Spec.LoadBalancerIP; ip != "" {
-		var err error
-		if asked, err = netip.ParseAddr(ip); err != nil {
-			p.event(svc, "LoadBalancerAddress", fmt.Sprintf("loadBalancerIP %q is not an IP address", ip))
-			return netip.Addr{}, nil
-		}
-	}
-	addr, err := p.balance.assign(key, asked)
+	addr, err := p.balance.assignAsked(key, svc.Spec.LoadBalancerIP)
 	if err != nil {
 		p.event(svc, "LoadBalancerAddress", err.Error())
 		if len(svc.Status.LoadBalancer.Ingress) > 0 {
 			return netip.Addr{}, p.writeIngress(ctx, svc, nil)
 		}
-		return netip.Addr{}, nil // told again when an address is released
+		//nolint:nilerr // the user is told; trying again makes sense when an address is released
+		return netip.Addr{}, nil
 	}
 	if is, ok := given(svc); ok && is == addr && len(svc.Status.LoadBalancer.Ingress) == 1 {
 		return addr, nil
@@ -181,12 +186,12 @@ func (p *Proxy) assignAddress(ctx context.Context, svc *corev1.Service) (netip.A
 	return addr, p.writeIngress(ctx, svc, []corev1.LoadBalancerIngress{{IP: addr.String(), IPMode: &mode}})
 }
 
-// holds tells the address a Service has.
-func (a *addresses) holds(key types.NamespacedName) (netip.Addr, bool) {
+// holds tells whether a Service has an address.
+func (a *addresses) holds(key types.NamespacedName) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	addr, ok := a.own[key]
-	return addr, ok
+	_, ok := a.own[key]
+	return ok
 }
 
 // writeIngress replaces the addresses in a Service's status. A Service that is gone needs none.

@@ -84,7 +84,7 @@ func TestBalancerAddressesAreAdoptedFromStatus(t *testing.T) {
 	factory.Start(ctx.Done())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-ended; factory.Shutdown() })
+	t.Cleanup(func() { cancel(); _ = <-ended; factory.Shutdown() })
 	ingress := func(name, want string) {
 		t.Helper()
 		eventually(t, name, func() error {
@@ -103,7 +103,7 @@ func TestBalancerAddressesAreAdoptedFromStatus(t *testing.T) {
 	ingress("c-foreign", "")
 	first, second := "d-asks", "e-asks-too" // whichever comes first gets it
 	eventually(t, "the asked address", func() error {
-		if _, ok := p.balance.holds(types.NamespacedName{Namespace: "default", Name: first}); ok {
+		if p.balance.holds(types.NamespacedName{Namespace: "default", Name: first}) {
 			return nil
 		}
 		first, second = second, first

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,7 +60,7 @@ func (b *balancer) order(client netip.Addr) []netip.AddrPort {
 	start := int(b.turn.Add(1)) % len(c.endpoints)
 	out := make([]netip.AddrPort, 0, len(c.endpoints)+1)
 	if c.affinity > 0 {
-		if own, ok := c.sticky.find(client, c.affinity); ok && contains(c.endpoints, own) {
+		if own, ok := c.sticky.find(client, c.affinity); ok && slices.Contains(c.endpoints, own) {
 			out = append(out, own)
 		}
 	}
@@ -72,16 +73,6 @@ func (b *balancer) chose(client netip.Addr, at netip.AddrPort) {
 	if c := b.now.Load(); c.affinity > 0 {
 		c.sticky.keep(client, at)
 	}
-}
-
-// contains searches a sorted list.
-func contains(sorted []netip.AddrPort, at netip.AddrPort) bool {
-	for _, e := range sorted {
-		if e == at {
-			return true
-		}
-	}
-	return false
 }
 
 // maxAffinities bounds the clients remembered per Service port.

@@ -60,16 +60,9 @@ func (p *Proxy) apply(ctx context.Context, key types.NamespacedName, svc *corev1
 
 // applyFront updates one front. The lock is held.
 func (p *Proxy) applyFront(ctx context.Context, s *serving, f front) error {
-	o := s.fronts[f.place]
-	if o == nil {
-		o = &open{balancer: newBalancer()}
-		if f.claimed {
-			if err := p.cfg.Net.Claim(f.at.Addr()); err != nil {
-				return fmt.Errorf("claiming external address %s: %w", f.at.Addr(), err)
-			}
-			o.claimed = true
-		}
-		s.fronts[f.place] = o
+	o, err := p.front(s, f)
+	if err != nil {
+		return err
 	}
 	if f.affinity > 0 && s.sticky[f.port] == nil {
 		s.sticky[f.port] = newAffinities()
@@ -91,6 +84,21 @@ func (p *Proxy) applyFront(ctx context.Context, s *serving, f front) error {
 		}
 	}
 	return nil
+}
+
+// front finds or makes the state of one front. The lock is held.
+func (p *Proxy) front(s *serving, f front) (*open, error) {
+	if o := s.fronts[f.place]; o != nil {
+		return o, nil
+	}
+	if f.claimed {
+		if err := p.cfg.Net.Claim(f.at.Addr()); err != nil {
+			return nil, fmt.Errorf("claiming external address %s: %w", f.at.Addr(), err)
+		}
+	}
+	o := &open{balancer: newBalancer(), claimed: f.claimed}
+	s.fronts[f.place] = o
+	return o, nil
 }
 
 // listen opens the socket of a front and serves it.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,7 +65,7 @@ func (p *Proxy) openPacketFront(ctx context.Context, at netip.AddrPort, b *balan
 		return nil, errors.Join(errors.ErrUnsupported, pc.Close())
 	}
 	f := &packetFront{proxy: p, conn: conn, balancer: b, flows: map[netip.AddrPort]*flow{}}
-	go f.receive()
+	go f.receive(context.WithoutCancel(ctx))
 	return f, nil
 }
 
@@ -78,7 +79,7 @@ func (f *packetFront) Close() error {
 // prune ends the flows to endpoints that are gone.
 func (f *packetFront) prune() {
 	endpoints := f.balancer.now.Load().endpoints
-	f.drop(func(fl *flow) bool { return !contains(endpoints, fl.at) })
+	f.drop(func(fl *flow) bool { return !slices.Contains(endpoints, fl.at) })
 }
 
 func (f *packetFront) drop(which func(*flow) bool) {
@@ -103,7 +104,7 @@ func (f *packetFront) forget(fl *flow) {
 }
 
 // receive passes datagrams of clients on until the front is closed.
-func (f *packetFront) receive() {
+func (f *packetFront) receive(ctx context.Context) {
 	buf := make([]byte, datagram)
 	for {
 		n, client, err := f.conn.ReadFromUDPAddrPort(buf)
@@ -113,16 +114,16 @@ func (f *packetFront) receive() {
 		if err != nil {
 			continue // an ICMP error of an earlier answer
 		}
-		if err := f.pass(client, buf[:n]); err != nil {
+		if err := f.pass(ctx, client, buf[:n]); err != nil {
 			f.proxy.metrics.dropped.Inc()
-			f.proxy.log.Debug("passing a datagram on", slog.String("front", f.conn.LocalAddr().String()), slog.Any("error", err))
+			f.proxy.log.DebugContext(ctx, "passing a datagram on", slog.String("front", f.conn.LocalAddr().String()), slog.Any("error", err))
 		}
 	}
 }
 
 // pass sends one datagram along the client's flow.
-func (f *packetFront) pass(client netip.AddrPort, data []byte) error {
-	fl, err := f.flow(client)
+func (f *packetFront) pass(ctx context.Context, client netip.AddrPort, data []byte) error {
+	fl, err := f.flow(ctx, client)
 	if err != nil {
 		return err
 	}
@@ -132,7 +133,7 @@ func (f *packetFront) pass(client netip.AddrPort, data []byte) error {
 	}
 	// The endpoint refused an earlier datagram, or went away: once more by a new flow.
 	f.end(fl)
-	if fl, err = f.flow(client); err != nil {
+	if fl, err = f.flow(ctx, client); err != nil {
 		return err
 	}
 	_, err = fl.conn.Write(data)
@@ -149,7 +150,7 @@ func (f *packetFront) end(fl *flow) {
 var errCrowded = errors.New("too many UDP flows")
 
 // flow finds or begins the client's flow.
-func (f *packetFront) flow(client netip.AddrPort) (*flow, error) {
+func (f *packetFront) flow(ctx context.Context, client netip.AddrPort) (*flow, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if fl, ok := f.flows[client]; ok {
@@ -167,7 +168,7 @@ func (f *packetFront) flow(client netip.AddrPort) (*flow, error) {
 		return nil, errCrowded
 	}
 	at := order[0]
-	conn, err := f.proxy.cfg.Net.DialContext(context.Background(), "udp4", at.String())
+	conn, err := f.proxy.cfg.Net.DialContext(ctx, "udp4", at.String())
 	if err != nil {
 		f.proxy.flows.give()
 		return nil, err

@@ -141,13 +141,13 @@ func endpoints(port corev1.ServicePort, all []*discoveryv1.EndpointSlice, node s
 		}
 		for _, e := range s.Endpoints {
 			addr, err := first(e.Addresses)
-			if err != nil || node != "" && (e.NodeName == nil || *e.NodeName != node) {
+			if err != nil || node != "" && deref(e.NodeName) != node {
 				continue
 			}
-			switch at := netip.AddrPortFrom(addr, number); {
-			case e.Conditions.Ready == nil || *e.Conditions.Ready:
+			at := netip.AddrPortFrom(addr, number)
+			if deref(orTrue(e.Conditions.Ready)) {
 				ready = append(ready, at)
-			case isTrue(e.Conditions.Serving) && isTrue(e.Conditions.Terminating):
+			} else if deref(e.Conditions.Serving) && deref(e.Conditions.Terminating) {
 				leaving = append(leaving, at)
 			}
 		}
@@ -167,7 +167,22 @@ func first(addresses []string) (netip.Addr, error) {
 	return netip.ParseAddr(addresses[0])
 }
 
-func isTrue(b *bool) bool { return b != nil && *b }
+// deref is what p points at, or the zero value.
+func deref[T any](p *T) T {
+	if p == nil {
+		var zero T
+		return zero
+	}
+	return *p
+}
+
+// orTrue is b, or true where the API leaves it open.
+func orTrue(b *bool) *bool {
+	if b == nil {
+		return new(true)
+	}
+	return b
+}
 
 // slicePort is the number a Service port has in a slice, found by name and protocol.
 func slicePort(port corev1.ServicePort, s *discoveryv1.EndpointSlice) (uint16, bool) {

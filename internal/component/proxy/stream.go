@@ -25,12 +25,12 @@ func (p *Proxy) openStreamFront(ctx context.Context, at netip.AddrPort, b *balan
 	if err != nil {
 		return nil, err
 	}
-	go p.acceptAll(l, b)
+	go p.acceptAll(context.WithoutCancel(ctx), l, b)
 	return l, nil
 }
 
 // acceptAll ends when the listener is closed. Shortage of descriptors passes; it waits a moment.
-func (p *Proxy) acceptAll(l net.Listener, b *balancer) {
+func (p *Proxy) acceptAll(ctx context.Context, l net.Listener, b *balancer) {
 	pause := 5 * time.Millisecond
 	for {
 		c, err := l.Accept()
@@ -43,13 +43,13 @@ func (p *Proxy) acceptAll(l net.Listener, b *balancer) {
 			pause = min(2*pause, time.Second)
 		default:
 			pause = 5 * time.Millisecond
-			p.accepted(c, b)
+			p.accepted(ctx, c, b)
 		}
 	}
 }
 
 // accepted hands a connection to its handler or starts carrying it.
-func (p *Proxy) accepted(c net.Conn, b *balancer) {
+func (p *Proxy) accepted(ctx context.Context, c net.Conn, b *balancer) {
 	choice := b.now.Load()
 	client := remote(c)
 	if !choice.admits(client) {
@@ -62,17 +62,17 @@ func (p *Proxy) accepted(c net.Conn, b *balancer) {
 		choice.local(c)
 		return
 	}
-	go p.carry(c, client, b)
+	go p.carry(ctx, c, client, b)
 }
 
 // carry connects to an endpoint and copies both ways until both sides have ended.
-func (p *Proxy) carry(c net.Conn, client netip.Addr, b *balancer) {
-	ctx, cancel := context.WithTimeout(context.Background(), givingUp)
-	up, err := p.connect(ctx, b, client)
+func (p *Proxy) carry(ctx context.Context, c net.Conn, client netip.Addr, b *balancer) {
+	connecting, cancel := context.WithTimeout(ctx, givingUp)
+	up, err := p.connect(connecting, b, client)
 	cancel()
 	if err != nil {
 		p.metrics.connections.WithLabelValues("tcp", "unreachable").Inc()
-		p.log.Debug("connecting to a Service's endpoint", "front", c.LocalAddr().String(), "error", err)
+		p.log.DebugContext(ctx, "connecting to a Service's endpoint", "front", c.LocalAddr().String(), "error", err)
 		reset(c)
 		return
 	}

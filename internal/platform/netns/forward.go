@@ -75,8 +75,8 @@ func (f *forwarding) lives(link string) bool {
 	}
 	defer h.Close()
 	_, err = h.LinkByName(link)
-	var missing netlink.LinkNotFoundError
-	return !errors.As(err, &missing)
+	_, missing := errors.AsType[netlink.LinkNotFoundError](err)
+	return !missing
 }
 
 // update runs change on the state under a lock that holds between processes, in the host's namespace.

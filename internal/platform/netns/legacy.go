@@ -71,7 +71,7 @@ func editLegacy(host *Space, change func(*xtables.Table) bool) error {
 	return host.Do(func() error {
 		names, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
 		if err != nil || !slices.Contains(strings.Fields(string(names)), "filter") {
-			return nil //nolint:nilerr // no x_tables in this kernel
+			return nil // no x_tables in this kernel
 		}
 		unlock := lockXtables()
 		defer unlock()

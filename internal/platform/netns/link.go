@@ -174,8 +174,7 @@ func removeLink(host *Space, name string) error {
 	}
 	defer h.Close()
 	link, err := h.LinkByName(name)
-	var missing netlink.LinkNotFoundError
-	if errors.As(err, &missing) {
+	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
 		return nil
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package netns_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -102,8 +103,11 @@ func legacyRules(t *testing.T, host *netns.Space) []string {
 	var out []string
 	err := host.Do(func() error {
 		names, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
-		if err != nil || !strings.Contains(string(names), "filter") {
+		if errors.Is(err, os.ErrNotExist) || err == nil && !strings.Contains(string(names), "filter") {
 			return nil
+		}
+		if err != nil {
+			return err
 		}
 		table, err := xtables.Read("filter")
 		if err != nil {
@@ -187,7 +191,7 @@ func TestRemoveRestoresHost(t *testing.T) {
 func iptablesDrop(t *testing.T, host *netns.Space) {
 	t.Helper()
 	policy := nftables.ChainPolicyDrop
-	firewall(t, host, nftables.TableFamilyIPv4, "filter", "FORWARD", &policy, nil)
+	firewall(t, host, &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "filter"}, &nftables.Chain{Name: "FORWARD", Policy: &policy}, nil)
 }
 
 // legacyDrop sets the policy in the older packet filter, as iptables-legacy does.
@@ -209,22 +213,21 @@ func legacyDrop(t *testing.T, host *netns.Space) {
 // firewalldReject accepts by policy and refuses by its last rule.
 func firewalldReject(t *testing.T, host *netns.Space) {
 	t.Helper()
-	firewall(t, host, nftables.TableFamilyINet, "firewalld", "filter_FORWARD", nil, []expr.Any{
+	firewall(t, host, &nftables.Table{Family: nftables.TableFamilyINet, Name: "firewalld"}, &nftables.Chain{Name: "filter_FORWARD"}, []expr.Any{
 		&expr.Counter{}, &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED},
 	})
 }
 
-func firewall(t *testing.T, host *netns.Space, family nftables.TableFamily, name, chain string, policy *nftables.ChainPolicy, rule []expr.Any) {
+// firewall loads a chain in the way of forwarded packets, with one rule at most.
+func firewall(t *testing.T, host *netns.Space, table *nftables.Table, chain *nftables.Chain, rule []expr.Any) {
 	t.Helper()
 	conn, err := nftables.New(nftables.WithNetNSFd(host.FD()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	table := conn.AddTable(&nftables.Table{Family: family, Name: name})
-	forward := conn.AddChain(&nftables.Chain{
-		Name: chain, Table: table, Type: nftables.ChainTypeFilter,
-		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: policy,
-	})
+	chain.Table, chain.Type = conn.AddTable(table), nftables.ChainTypeFilter
+	chain.Hooknum, chain.Priority = nftables.ChainHookForward, nftables.ChainPriorityFilter
+	forward := conn.AddChain(chain)
 	if rule != nil {
 		conn.AddRule(&nftables.Rule{Table: table, Chain: forward, Exprs: rule})
 	}

@@ -25,11 +25,11 @@ const (
 // Hook is one of the five places in a packet's way.
 type Hook int
 
-// Forward is the way through the host; hooks is how many there are.
-const (
-	Forward Hook = 2
-	hooks        = 5
-)
+// Forward is the way through the host.
+const Forward Hook = 2
+
+// hooks is how many there are.
+const hooks = 5
 
 // Layout of the structures, the same on all 64-bit machines.
 const (
@@ -229,6 +229,7 @@ func (t *Table) Write() error {
 	}
 	old := make([]byte, counterSize*t.read)
 	put(nameSize+12+8*hooks, uint32(t.read))
+	//nolint:gosec // the kernel writes the old counters there; kept alive below
 	binary.NativeEndian.PutUint64(buf[replaceHeader-8:], uint64(uintptr(unsafe.Pointer(&old[0]))))
 	for _, e := range t.Entries {
 		e.data = slices.Clone(e.data)
@@ -316,6 +317,7 @@ func open() (int, error) {
 // get is getsockopt with a buffer that carries the question and receives the answer.
 func get(fd, option int, buf []byte) error {
 	size := uint32(len(buf))
+	//nolint:gosec // x/sys has no getsockopt that takes a question
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_IP, uintptr(option),
 		uintptr(unsafe.Pointer(&buf[0])), uintptr(unsafe.Pointer(&size)), 0)
 	if errno != 0 {

@@ -26,7 +26,7 @@ func TestFiftyPodsAtOnceAnswerWithoutTail(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			t.Cleanup(func() { _ = pods.Discard(context.Background(), a) })
+			t.Cleanup(func() { _ = pods.Discard(context.WithoutCancel(t.Context()), a) })
 			prepared[i] = time.Since(begin)
 			s, err := netns.OpenSpace(a.NetnsPath)
 			if err != nil {
@@ -62,7 +62,7 @@ func BenchmarkPrepare(b *testing.B) {
 		made = append(made, a)
 	}
 	for _, a := range made {
-		if err := pods.Discard(context.Background(), a); err != nil {
+		if err := pods.Discard(b.Context(), a); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -24,7 +24,7 @@ func pod(t testing.TB, p *Pods) (*Attachment, *netns.Space) {
 	}
 	t.Cleanup(func() {
 		_ = s.Close()
-		_ = p.Discard(context.Background(), a)
+		_ = p.Discard(context.WithoutCancel(t.Context()), a)
 	})
 	return a, s
 }

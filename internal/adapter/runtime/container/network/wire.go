@@ -159,8 +159,7 @@ func (p *Pods) tearDown(a *Attachment) error {
 // removeLink deletes a link a former pod with the same address may have left.
 func removeLink(h *netlink.Handle, name string) error {
 	link, err := h.LinkByName(name)
-	var missing netlink.LinkNotFoundError
-	if errors.As(err, &missing) {
+	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
 		return nil
 	}
 	if err != nil {
