@@ -79,6 +79,13 @@ func benchClients() {
 	addr := os.Args[1]
 	conns, _ := strconv.Atoi(os.Args[2]) //nolint:errcheck // our own argument
 	total, _ := strconv.Atoi(os.Args[3]) //nolint:errcheck // our own argument
+	size, _ := strconv.Atoi(os.Args[4])  //nolint:errcheck // our own argument
+	method, length := "GET", ""
+	if size > 0 {
+		method, length = "POST", fmt.Sprintf("Content-Length: %d\r\n", size)
+	}
+	request := fmt.Appendf(nil, "%s /some/path?q=1 HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n%s\r\n%s",
+		method, host, length, strings.Repeat("x", size))
 	var wg sync.WaitGroup
 	for range conns {
 		wg.Go(func() {
@@ -89,7 +96,7 @@ func benchClients() {
 			}
 			br := bufio.NewReader(conn)
 			for range total / conns {
-				fmt.Fprintf(conn, "GET /some/path?q=1 HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n\r\n", host)
+				conn.Write(request) //nolint:errcheck // shows in the response
 				resp, err := http.ReadResponse(br, nil)
 				if err != nil || resp.StatusCode != http.StatusOK {
 					fmt.Fprintln(os.Stderr, err, resp)
@@ -135,9 +142,10 @@ func processorTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// load has n requests sent by another process and returns the processor time of this one for each.
-func load(b *testing.B, addr string, conns, n int) time.Duration {
-	cmd := exec.CommandContext(b.Context(), os.Args[0], addr, strconv.Itoa(conns), strconv.Itoa(n))
+// load has n requests with bodies of that size sent by another process and returns the processor time of this one for each.
+func load(b *testing.B, addr string, n, body int) time.Duration {
+	const conns = 32
+	cmd := exec.CommandContext(b.Context(), os.Args[0], addr, strconv.Itoa(conns), strconv.Itoa(n), strconv.Itoa(body))
 	cmd.Env = append(os.Environ(), benchRole+"=clients", "GOMAXPROCS=1")
 	cmd.Stderr = os.Stderr
 	before := processorTime(b)
@@ -187,18 +195,23 @@ func reverseProxy(b *testing.B, to string) string {
 
 // BenchmarkProcessorTime compares the gateway with Go's ReverseProxy, in turns in the same run.
 func BenchmarkProcessorTime(b *testing.B) {
+	b.Run("GET", func(b *testing.B) { compare(b, 0) })
+	b.Run("POST of 1 KiB", func(b *testing.B) { compare(b, 1<<10) })
+}
+
+func compare(b *testing.B, body int) {
 	app := application(b)
 	r := newRig(b, traffic.Settings{Timeout: time.Minute, ContainerConcurrency: 100})
 	r.add(app)
 	theirs := reverseProxy(b, app)
 	const n = 20_000
-	load(b, r.addr, 32, n)
-	load(b, theirs, 32, n)
+	load(b, r.addr, n, body)
+	load(b, theirs, n, body)
 	var gateway, proxy time.Duration
 	rounds := 0
 	for b.Loop() {
-		gateway += load(b, r.addr, 32, n)
-		proxy += load(b, theirs, 32, n)
+		gateway += load(b, r.addr, n, body)
+		proxy += load(b, theirs, n, body)
 		rounds++
 	}
 	b.ReportMetric(float64(gateway.Nanoseconds())/1000/float64(rounds), "gateway-cpu-µs/req")

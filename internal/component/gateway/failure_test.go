@@ -83,9 +83,10 @@ func TestNoRequestIsLostWhenAnInstanceCannotBeUsed(t *testing.T) {
 }
 
 func TestWaitsForARefusingInstance(t *testing.T) {
-	for _, method := range []string{"GET", "POST"} {
+	for _, method := range []string{"GET", "POST", "GET by HTTP/2", "POST by HTTP/2"} {
 		t.Run(method, func(t *testing.T) {
-			r := newRig(t, traffic.Settings{})
+			method, proto, _ := strings.Cut(method, " by ")
+			r := newRig(t, traffic.Settings{H2C: proto != ""})
 			ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
@@ -103,7 +104,12 @@ func TestWaitsForARefusingInstance(t *testing.T) {
 			if err != nil {
 				t.Skipf("the port was taken by another program: %v", err)
 			}
-			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })}
+			srv := &http.Server{
+				Handler:   http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }),
+				Protocols: &http.Protocols{},
+			}
+			srv.Protocols.SetHTTP1(true)
+			srv.Protocols.SetUnencryptedHTTP2(true)
 			go srv.Serve(again)
 			t.Cleanup(func() { srv.Close() })
 			if got := <-result; got != "200 ok <nil>" {
@@ -137,7 +143,7 @@ func TestServersThatCloseConnectionsLoseNothing(t *testing.T) {
 		"after a short time without requests": func(_ int64, conn net.Conn) {
 			br := bufio.NewReader(conn)
 			for {
-				conn.SetReadDeadline(time.Now().Add(25 * time.Millisecond))
+				conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 				if !answer(conn, br) {
 					return
 				}
@@ -153,7 +159,7 @@ func TestServersThatCloseConnectionsLoseNothing(t *testing.T) {
 			var wg sync.WaitGroup
 			for worker := range 8 {
 				wg.Go(func() {
-					for i := range 150 {
+					for i := range 100 {
 						method := []string{"GET", "POST"}[i%2]
 						path := fmt.Sprintf("/%s/%d/%d", strings.ReplaceAll(name, " ", "-"), worker, i)
 						resp, err := tr.RoundTrip(r.request(method, path, strings.Repeat("b", i%2*10)))
@@ -166,8 +172,8 @@ func TestServersThatCloseConnectionsLoseNothing(t *testing.T) {
 						if n, ok := handled.Load(path); method == "POST" && (!ok || n.(*atomic.Int64).Load() != 1) {
 							t.Errorf("%s was not handled exactly once", path)
 						}
-						if i%10 == 0 {
-							<-time.After(time.Duration(22+worker) * time.Millisecond) // let connections grow old
+						if i%20 == 19 {
+							<-time.After(time.Duration(190+3*worker) * time.Millisecond) // let connections grow old
 						}
 					}
 				})

@@ -203,7 +203,6 @@ func (c *call) relaxDeadline(conn *h1.Conn) {
 func (c *call) endBody(err error, body *h1.Body) error {
 	if isEOF(err) {
 		c.trailers(body.Trailer)
-		c.finished = true
 		return nil
 	}
 	return err

@@ -149,7 +149,6 @@ func (c *call) respondH2(resp *http.Response, clock *clock) error {
 		case err == nil:
 		case isEOF(err):
 			c.trailers(resp.Trailer)
-			c.finished = true
 			return nil
 		default:
 			return err

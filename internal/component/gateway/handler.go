@@ -46,7 +46,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := calls.Get().(*call)
-	*c = call{g: f.g, w: w, r: r, rev: rev, settings: rev.settings.Load(), tag: target.Tag,
+	*c = call{g: f.g, w: w, r: r, rev: rev, settings: rev.settings.Load(),
 		arrived: time.Now(), host: r.Host}
 	if rule.HostRewrite != "" {
 		c.host = rule.HostRewrite
@@ -99,21 +99,19 @@ type call struct {
 	r            *http.Request
 	rev          *revision
 	settings     *traffic.Settings
-	tag          string
 	host         string // for the application
 	uri          string
 	upgrade      string // the protocol asked for, if any
 	defaultRoute bool
 
-	entry    admit.Entry
-	slot     *admit.Slot
-	arrived  time.Time
-	granted  time.Time
-	total    time.Time // end of the revision's timeout, zero for none
-	deaths   int       // instances that died with this request
-	status   int       // of the response, 0 until it is known
-	body     body
-	finished bool
+	entry   admit.Entry
+	slot    *admit.Slot
+	arrived time.Time
+	granted time.Time
+	total   time.Time // end of the revision's timeout, zero for none
+	deaths  int       // instances that died with this request
+	status  int       // of the response, 0 until it is known
+	body    body
 }
 
 // statusClientGone stands for a request whose client left before the response, as nginx says it.

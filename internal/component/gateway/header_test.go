@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -222,14 +223,19 @@ func TestSplitsByPercentAndTagHeader(t *testing.T) {
 }
 
 func TestColdRequestsTellTheirStages(t *testing.T) {
-	at := time.Now().Add(time.Millisecond)
+	var began atomic.Pointer[time.Time] // the start of an instance
 	r := newRig(t, traffic.Settings{}, func(c *gateway.Config) {
 		c.Timeline = func(types.NamespacedName) map[string]time.Time {
+			at := *began.Load()
 			return map[string]time.Time{"decide": at, "replicas": at.Add(time.Millisecond)}
 		}
 	})
 	addr := startApp(t, func(http.ResponseWriter, *http.Request) {})
 	wake := func() {
+		at := time.Now().Add(time.Millisecond)
+		if !began.CompareAndSwap(nil, &at) {
+			return
+		}
 		stamps := map[string]time.Time{}
 		for i, stage := range []string{"bound", "sandbox", "started", "ready"} {
 			stamps[stage] = at.Add(time.Duration(2+i) * time.Millisecond)

@@ -28,6 +28,7 @@ type metrics struct {
 	duration *prometheus.HistogramVec
 	stages   *prometheus.HistogramVec
 	coldAll  *prometheus.HistogramVec
+	waits    *prometheus.HistogramVec
 	unknown  prometheus.Counter
 }
 
@@ -53,13 +54,18 @@ func newMetrics(r prometheus.Registerer, queued func(yield func(types.Namespaced
 			Help:    "Time from the arrival of a request that waited for an instance to start to its first byte.",
 			Buckets: coldBuckets,
 		}, nameLabels),
+		waits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "ebb_gateway_queue_duration_seconds",
+			Help:    "Time that requests waited for a slot, of those that had to.",
+			Buckets: coldBuckets,
+		}, nameLabels),
 		unknown: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ebb_gateway_unknown_host_requests_total",
 			Help: "Requests for a host without a route.",
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.duration, m.stages, m.coldAll, m.unknown, newQueue(queued))
+		r.MustRegister(m.requests, m.duration, m.stages, m.coldAll, m.waits, m.unknown, newQueue(queued))
 	}
 	return m
 }
@@ -97,6 +103,9 @@ func (m *metrics) observe(c *call, now time.Time) {
 		rm.last.Store(sc)
 	}
 	sc.counter.Inc()
+	if w := c.entry.Waited; w > 0 {
+		m.waits.WithLabelValues(c.rev.name.Namespace, c.rev.name.Name).Observe(w.Seconds())
+	}
 	if status == 101 {
 		return // a tunnel's life is not a request's duration
 	}
@@ -133,6 +142,7 @@ func (m *metrics) forget(rev types.NamespacedName) {
 	m.duration.DeletePartialMatch(l)
 	m.stages.DeletePartialMatch(l)
 	m.coldAll.DeletePartialMatch(l)
+	m.waits.DeletePartialMatch(l)
 }
 
 // queue collects the queues' lengths when asked.

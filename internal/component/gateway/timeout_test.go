@@ -14,7 +14,7 @@ import (
 )
 
 func TestTimeouts(t *testing.T) {
-	const short, long = 50 * time.Millisecond, 10 * time.Second
+	const short, long = 100 * time.Millisecond, 10 * time.Second
 	// The application waits before its response, before its body and before its body's end.
 	stall := func(where string) http.HandlerFunc {
 		return func(w http.ResponseWriter, req *http.Request) {
@@ -58,8 +58,9 @@ func TestTimeouts(t *testing.T) {
 			for _, method := range []string{"GET", "POST"} {
 				t.Run(name+" "+proto+" "+method, func(t *testing.T) {
 					t.Parallel()
-					tc.settings.H2C = h2c
-					r := newRig(t, tc.settings)
+					settings := tc.settings
+					settings.H2C = h2c
+					r := newRig(t, settings)
 					serveAs(t, r, stall(tc.where))
 					status, body, err := get(r.request(method, "/", "body"))
 					if err != nil || status != tc.status || body != tc.body {

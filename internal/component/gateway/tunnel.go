@@ -56,7 +56,6 @@ func (c *call) tunnel(conn *h1.Conn) verdict {
 	stop := t.watch(c)
 	defer stop()
 	t.join(buffered.Reader)
-	c.finished = true
 	return over
 }
 
@@ -131,8 +130,8 @@ func (t *tunnel) watch(c *call) (stop func()) {
 		return d, !d.IsZero()
 	}
 	check = func() {
-		at, any := next()
-		if !any {
+		at, bounded := next()
+		if !bounded {
 			return
 		}
 		left := time.Until(at)
@@ -146,8 +145,8 @@ func (t *tunnel) watch(c *call) (stop func()) {
 			timer.Reset(left)
 		}
 	}
-	at, any := next()
-	if !any {
+	at, bounded := next()
+	if !bounded {
 		return func() {}
 	}
 	mu.Lock()

@@ -127,6 +127,7 @@ func TestAdmitsInOrderOfArrival(t *testing.T) {
 		}
 		b.set("a", true)
 		<-time.After(time.Second)
+		synctest.Wait()
 		if !slices.IsSorted(order) || len(order) != 20 {
 			t.Errorf("order = %v", order)
 		}
@@ -157,6 +158,7 @@ func TestRequestThatComesBackKeepsItsPlace(t *testing.T) {
 		b.Fail(s) // its instance could not be reached and rests
 		wait("first", first)
 		<-time.After(time.Second)
+		synctest.Wait()
 		if want := []string{"first", "second", "third"}; !slices.Equal(order, want) {
 			t.Errorf("order = %v, want %v", order, want)
 		}
