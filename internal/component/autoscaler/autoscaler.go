@@ -189,10 +189,11 @@ func (a *Autoscaler) fleetChanged(key types.NamespacedName) {
 	r.mu.Lock()
 	changed := false
 	if r.state != nil {
-		now := a.now()
-		if changed = r.state.Observe(now, r.decision.Want, a.fleet.Ready(key)); changed {
+		now, ready := a.now(), a.fleet.Ready(key)
+		if changed = r.state.Observe(now, r.decision.Want, ready); changed {
 			a.enliven(r, now)
 		}
+		a.suspect(r, ready)
 	}
 	r.mu.Unlock()
 	a.notify(r, changed)

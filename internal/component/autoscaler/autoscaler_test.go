@@ -282,6 +282,15 @@ func TestWhatOthersScaledIsPutRight(t *testing.T) {
 		if n := c.asked(hello); n != 1 {
 			t.Errorf("%d instances after it was seen", n)
 		}
+		for _, n := range []int32{4, 0} {
+			time.Sleep(time.Minute)
+			c.create(hello, n)
+			c.listen(hello) // the instances follow, which the fleet tells
+			synctest.Wait()
+			if got := c.asked(hello); got != 1 {
+				t.Errorf("%d instances after the fleet told of %d", got, n)
+			}
+		}
 	})
 }
 

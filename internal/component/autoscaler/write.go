@@ -36,6 +36,7 @@ type writer struct {
 	failures int   // in a row
 	retry    *time.Timer
 	retried  time.Time // when the latest write ended
+	ready    int       // instances, when the fleet last told
 	failed   error     // why the latest write failed, nil if it did not
 }
 
@@ -144,4 +145,17 @@ func (a *Autoscaler) mend(r *revision, now time.Time) {
 	}
 	r.written = scale.Unknown
 	a.push(r)
+}
+
+// suspect writes the scale again when instances went or came although nothing was written lately: they
+// may have crashed, but somebody else may have scaled the revision, too. r.mu is held.
+func (a *Autoscaler) suspect(r *revision, ready int) {
+	before := r.ready
+	r.ready = ready
+	lost := ready < before && ready < int(r.replicas)
+	gained := ready > before && ready > int(r.replicas)
+	if (lost || gained) && r.replicas != scale.Unknown && r.settled() && time.Since(r.retried) >= mendAfter {
+		r.written = scale.Unknown
+		a.push(r)
+	}
 }
