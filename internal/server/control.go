@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"path/filepath"
 	"time"
@@ -29,7 +30,7 @@ type RevisionState struct {
 // owner can open it.
 func controlSocket(folder config.Folder) string { return filepath.Join(string(folder), "control.sock") }
 
-// startControl serves /scaling/<namespace> and /metrics on the control socket.
+// startControl serves /scaling/<namespace>, /metrics and /debug/pprof on the control socket.
 func (s *Server) startControl(ctx context.Context) error {
 	path := controlSocket(s.folder)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -41,6 +42,9 @@ func (s *Server) startControl(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metricsRegistry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /scaling/{namespace}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(s.scaling(r.PathValue("namespace"))); err != nil {

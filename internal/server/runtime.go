@@ -39,5 +39,5 @@ func containerConfig(folder config.Folder, id config.Identity) container.Config 
 
 // cleanRuntime removes every process, mount and cgroup of a killed ebb.
 func cleanRuntime(ctx context.Context, folder config.Folder, id config.Identity) error {
-	return nil
+	return container.CleanUp(ctx, containerConfig(folder, id))
 }

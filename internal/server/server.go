@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -118,9 +119,26 @@ func Up(ctx context.Context, o Options) (*Server, error) {
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.stop())
 	}
+	s.shed()
 	return s, s.say(func(st *Status) {
 		st.State, st.Step, st.Took = StateReady, "", time.Since(s.started)
 	})
+}
+
+// gcPercent trades a little CPU for memory: most of the heap is Kubernetes' schemas, which do not
+// change. settled is when what start-up left can be given back.
+const (
+	gcPercent = 50
+	settled   = 5 * time.Second
+)
+
+// shed keeps the process small, unless the user's environment says how.
+func (s *Server) shed() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	timer := time.AfterFunc(settled, debug.FreeOSMemory)
+	s.onStop("memory", func(context.Context) error { timer.Stop(); return nil })
 }
 
 // start runs the parts' starts; what can go side by side does.

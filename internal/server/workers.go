@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +19,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	ctrlcache "sigs.k8s.io/controller-runtime/pkg/cache"
 
+	"ebb.dev/ebb/internal/adapter/runtime/container"
 	"ebb.dev/ebb/internal/component/admission"
 	"ebb.dev/ebb/internal/component/controller"
 	"ebb.dev/ebb/internal/component/controller/all"
@@ -42,6 +45,9 @@ func (s *Server) startWorkers(ctx context.Context) error {
 		return err
 	}
 	if err := s.startNode(ctx); err != nil {
+		return err
+	}
+	if err := s.cluster.Whole(ctx); err != nil {
 		return err
 	}
 	return s.startControl(ctx)
@@ -142,17 +148,19 @@ func (s *Server) startNode(ctx context.Context) error {
 		return fmt.Errorf("listening for the node's API: %w", err)
 	}
 	s.node, err = node.New(node.Config{
-		Name: nodeName(), Version: Version, Client: s.client, Runtime: s.runtime /*H*/, Images: s.unpacked,
+		Name: nodeName(), Version: Version, Client: s.client, Runtime: s.runtime, Handlers: handlers(), Images: s.unpacked,
 		Address: s.id.NodeIP(), DNS: s.id.DNSIP(), ClusterDomain: clusterDomain, DataDir: s.folder.Node(),
 		Listen: listener, TLS: certificates, ClientCA: s.cluster.CABundle(),
-		Observer: watcher{s.fleet}, Drainer: s.gateway /*S*/, Log: s.log.With("part", "node"),
+		Observer: watcher{s.fleet}, Drainer: s.gateway, Seccomp: container.DefaultSeccomp, Log: s.log.With("part", "node"),
 	})
 	if err != nil {
 		return err
 	}
 	s.background("node", s.node.Run)
 	s.onStop("pods", s.node.Stop)
-	// if err := s.serveMetrics(); err != nil { return err }
+	if err := s.serveMetrics(); err != nil {
+		return err
+	}
 	select {
 	case <-s.node.Ready():
 		return nil
@@ -163,4 +171,16 @@ func (s *Server) startNode(ctx context.Context) error {
 	case <-time.After(time.Minute):
 		return fmt.Errorf("waiting for the node: not ready after a minute; the log may tell why")
 	}
+}
+
+// handlers are the RuntimeClasses whose programs this machine has.
+func handlers() []string {
+	var out []string
+	for handler, program := range map[string]string{"runc": "runc", "gvisor": "runsc"} {
+		if _, err := exec.LookPath(program); err == nil {
+			out = append(out, handler)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
