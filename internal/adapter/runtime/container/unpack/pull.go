@@ -145,26 +145,41 @@ func (s *Store) unpackAll(ctx context.Context, layers []v1.Layer, diffIDs []v1.H
 	return total, nil
 }
 
-// ensure unpacks a layer unless it is here, once for all pulls that want it, and returns its size.
-// Where a shared attempt fails, each tries once for itself: the reason may have been the other's
-// credentials or end.
+// ensure unpacks a layer unless it is here, and returns its size. Pulls that want the same one wait
+// for whoever has begun; where that one fails, for its own reasons perhaps, the next tries itself.
 func (s *Store) ensure(ctx context.Context, l v1.Layer, diffID v1.Hash) (int64, error) {
-	for attempt := 0; ; attempt++ {
-		flight := s.layers.DoChan(diffID.String(), func() (any, error) {
-			if size, ok := s.size(diffID); ok {
-				return size, nil
-			}
-			return s.unpack(ctx, l, diffID)
-		})
+	leave, err := s.enter(ctx, diffID.String())
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	if size, ok := s.size(diffID); ok {
+		return size, nil
+	}
+	return s.unpack(ctx, l, diffID)
+}
+
+// enter waits until nobody else works on a layer.
+func (s *Store) enter(ctx context.Context, diffID string) (leave func(), err error) {
+	for {
+		s.mu.Lock()
+		other, busy := s.busy[diffID]
+		if !busy {
+			mine := make(chan struct{})
+			s.busy[diffID] = mine
+			s.mu.Unlock()
+			return func() {
+				s.mu.Lock()
+				delete(s.busy, diffID)
+				s.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		s.mu.Unlock()
 		select {
 		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		case answer := <-flight:
-			if answer.Err != nil && answer.Shared && attempt == 0 {
-				continue
-			}
-			size, _ := answer.Val.(int64)
-			return size, answer.Err
+			return nil, context.Cause(ctx)
+		case <-other:
 		}
 	}
 }

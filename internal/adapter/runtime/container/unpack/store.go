@@ -41,9 +41,8 @@ type Store struct {
 	source *image.Source
 	log    *slog.Logger
 
-	pulls  singleflight.Group // by reference
-	layers singleflight.Group // by diff ID
-	slots  *semaphore.Weighted
+	pulls singleflight.Group // by reference
+	slots *semaphore.Weighted
 
 	// change is held while files of images and leases change, so that disk and memory go through
 	// the same steps; it comes before mu, which is never held across I/O but renames of layers.
@@ -53,6 +52,7 @@ type Store struct {
 	tags    map[string]string          // canonical reference with a tag → digest
 	leases  map[string]lease           // by owner
 	pinned  map[string]int             // diff ID → pulls in progress that count on it
+	busy    map[string]chan struct{}   // diff ID → closed when whoever unpacks it is done
 	present map[string]map[string]bool // digest → repositories it was pulled from
 }
 
@@ -63,7 +63,7 @@ func New(dir string, source *image.Source, log *slog.Logger) (*Store, error) {
 	s := &Store{
 		dir: dir, source: source, log: log, slots: semaphore.NewWeighted(parallel),
 		images: map[string]*record{}, tags: map[string]string{}, leases: map[string]lease{},
-		pinned: map[string]int{}, present: map[string]map[string]bool{},
+		pinned: map[string]int{}, busy: map[string]chan struct{}{}, present: map[string]map[string]bool{},
 	}
 	if err := os.RemoveAll(s.path("tmp")); err != nil {
 		return nil, fmt.Errorf("opening image store: %w", err)
