@@ -24,6 +24,7 @@ import (
 	serverfilters "k8s.io/apiserver/pkg/server/filters"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	restclient "k8s.io/client-go/rest"
+	openapi "k8s.io/kube-openapi/pkg/common"
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	"k8s.io/metrics/pkg/apis/metrics"
 	"k8s.io/metrics/pkg/apis/metrics/install"
@@ -88,7 +89,12 @@ func newServer(codecs serializer.CodecFactory) (*genericapiserver.GenericAPIServ
 	c.ExternalAddress = "localhost:443"
 	c.LoopbackClientConfig = &restclient.Config{}
 	c.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
+	// Schemas are there to apply objects by; these are only read, and openapi.json describes them.
 	c.SkipOpenAPIInstallation = true
+	c.OpenAPIV3Config = &openapi.OpenAPIV3Config{
+		IgnorePrefixes: []string{"/apis/" + Group},
+		GetDefinitions: func(openapi.ReferenceCallback) map[string]openapi.OpenAPIDefinition { return nil },
+	}
 	c.EnableIndex, c.EnableProfiling, c.EnableMetrics = false, false, false
 	c.BuildHandlerChainFunc = func(h http.Handler, c *genericapiserver.Config) http.Handler {
 		h = genericfilters.WithCacheControl(h)
