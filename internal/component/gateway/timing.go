@@ -43,7 +43,7 @@ func (c *call) timing(h http.Header) {
 	last := c.arrived
 	for _, stage := range stages {
 		t, known := at[stage]
-		if !known {
+		if !known || t.IsZero() {
 			continue
 		}
 		// A step done before the request came took none of its time.

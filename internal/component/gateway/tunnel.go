@@ -18,7 +18,7 @@ const lastWords = 10 * time.Second
 // tunnel is a connection that switched to another protocol, such as WebSocket.
 type tunnel struct {
 	client, backend net.Conn
-	moved           atomic.Int64 // when the last byte moved, Unix nanoseconds
+	moved           atomic.Int64 // when the instance's last byte came, Unix nanoseconds
 	answered        atomic.Bool  // a byte came from the instance after the switch
 	once            sync.Once
 }
@@ -76,7 +76,7 @@ func (t *tunnel) join(fromClient *bufio.Reader) {
 		t.copy(t.backend, fromClient, nil)
 		t.half(t.backend, t.client)
 	}()
-	t.copy(t.client, t.backend, &t.answered)
+	t.copy(t.client, t.backend, t.heard)
 	t.half(t.client, t.backend)
 	<-done
 }
@@ -91,16 +91,21 @@ func (t *tunnel) half(dst, src net.Conn) {
 	src.SetWriteDeadline(limit) //nolint:errcheck,gosec // it may have ended
 }
 
-// copy passes bytes on and notes that they moved.
-func (t *tunnel) copy(dst io.Writer, src io.Reader, first *atomic.Bool) {
+// heard notes that the instance sent something.
+func (t *tunnel) heard() {
+	t.moved.Store(time.Now().UnixNano())
+	t.answered.Store(true)
+}
+
+// copy passes bytes on, telling heard of each read.
+func (t *tunnel) copy(dst io.Writer, src io.Reader, heard func()) {
 	buf := h1.Scratch()
 	defer h1.Unscratch(buf)
 	for {
 		n, err := src.Read(*buf)
 		if n > 0 {
-			t.moved.Store(time.Now().UnixNano())
-			if first != nil {
-				first.Store(true)
+			if heard != nil {
+				heard()
 			}
 			if _, werr := dst.Write((*buf)[:n]); werr != nil {
 				return

@@ -59,7 +59,7 @@ type Settings struct {
 	Timeout time.Duration
 	// ResponseStartTimeout bounds the time from dispatch to the first byte; 0 means none.
 	ResponseStartTimeout time.Duration
-	// IdleTimeout bounds the time without a byte in either direction; 0 means none.
+	// IdleTimeout bounds the time without a byte from the application; 0 means none.
 	IdleTimeout time.Duration
 	// H2C says that the application speaks HTTP/2 without TLS.
 	H2C bool
