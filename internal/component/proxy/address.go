@@ -176,7 +176,7 @@ func (p *Proxy) assignAddress(ctx context.Context, svc *corev1.Service) (netip.A
 		if len(svc.Status.LoadBalancer.Ingress) > 0 {
 			return netip.Addr{}, p.writeIngress(ctx, svc, nil)
 		}
-		//nolint:nilerr // the user is told; trying again makes sense when an address is released
+		// The user is told; trying again makes sense when an address is released.
 		return netip.Addr{}, nil
 	}
 	if is, ok := given(svc); ok && is == addr && len(svc.Status.LoadBalancer.Ingress) == 1 {

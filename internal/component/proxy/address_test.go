@@ -84,7 +84,13 @@ func TestBalancerAddressesAreAdoptedFromStatus(t *testing.T) {
 	factory.Start(ctx.Done())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()
-	t.Cleanup(func() { cancel(); _ = <-ended; factory.Shutdown() })
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		factory.Shutdown()
+	})
 	ingress := func(name, want string) {
 		t.Helper()
 		eventually(t, name, func() error {

@@ -27,7 +27,11 @@ func (n *Net) egress(ctx context.Context) error {
 	if undone := errors.Join(removeRules(n.host, n.cfg.Name), newForwarding(n.host, n.cfg).release()); undone != nil {
 		return undone
 	}
-	return n.openRelay(ctx)
+	if err := n.openRelay(ctx); err != nil {
+		n.cfg.Log.WarnContext(ctx, "pods reach no other hosts", "error", err)
+		n.limit("pods reach no other hosts: %v", err)
+	}
+	return nil
 }
 
 // kernelEgress turns on forwarding, masquerades, and opens the firewall for our link.

@@ -135,6 +135,7 @@ func innerSysctls() error {
 		"ipv4/conf/all/send_redirects":       "0",
 		"ipv4/conf/default/send_redirects":   "0",
 		"ipv4/conf/default/accept_redirects": "0",
+		"ipv4/tcp_tw_reuse":                  "1", // many connections to few endpoints
 		"ipv6/conf/default/disable_ipv6":     "1",
 	} {
 		_ = setSysctl(key, value)
