@@ -56,8 +56,7 @@ func (b blobs) has(h v1.Hash) (bool, error) {
 func (b blobs) add(f *os.File, h v1.Hash) error {
 	path := b.path(h)
 	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		f.Close()
-		return err
+		return errors.Join(err, f.Close())
 	}
 	if err := moveFile(f, path); err != nil {
 		return fmt.Errorf("keeping blob %s: %w", h, err)

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,10 +16,9 @@ func writeFile(path string, content []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temp.Name()) // gone already when all went well
+	defer func() { _ = os.Remove(temp.Name()) }() // gone already when all went well
 	if _, err := temp.Write(content); err != nil {
-		temp.Close()
-		return err
+		return errors.Join(err, temp.Close())
 	}
 	return moveFile(temp, path)
 }
@@ -26,8 +26,7 @@ func writeFile(path string, content []byte) error {
 // moveFile syncs an open file, closes it and gives it its final name.
 func moveFile(f *os.File, path string) error {
 	if err := f.Sync(); err != nil {
-		f.Close()
-		return fmt.Errorf("syncing %s: %w", f.Name(), err)
+		return errors.Join(fmt.Errorf("syncing %s: %w", f.Name(), err), f.Close())
 	}
 	if err := f.Close(); err != nil {
 		return err
@@ -54,6 +53,6 @@ func syncFolder(path string) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
+	defer func() { _ = dir.Close() }()
 	return dir.Sync()
 }

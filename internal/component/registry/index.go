@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -126,20 +127,24 @@ func (x *index) open(dir string) error {
 	if err := os.MkdirAll(x.dir, 0o700); err != nil {
 		return err
 	}
-	err := filepath.WalkDir(x.dir, func(path string, entry fs.DirEntry, err error) error {
+	root, err := os.OpenRoot(x.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	err = fs.WalkDir(root.FS(), ".", func(file string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		kind := filepath.Base(filepath.Dir(path))
-		repo, err := filepath.Rel(x.dir, filepath.Dir(filepath.Dir(path)))
-		if err != nil || strings.HasPrefix(entry.Name(), ".new-") {
-			return os.Remove(path)
+		if strings.HasPrefix(entry.Name(), ".new-") { // left by a crash
+			return root.Remove(file)
 		}
-		content, err := os.ReadFile(path)
+		content, err := root.ReadFile(file)
 		if err != nil {
 			return err
 		}
-		x.load(repo, kind, entry.Name(), content)
+		folder := path.Dir(file)
+		x.load(path.Dir(folder), path.Base(folder), entry.Name(), content)
 		return nil
 	})
 	if err != nil {

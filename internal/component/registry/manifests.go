@@ -187,7 +187,7 @@ func (x *index) tagsOf(repo string, h v1.Hash) []string {
 // quiet passes over an error of writing to a client that has left.
 func quiet(req *http.Request, err error) error {
 	if req.Context().Err() != nil {
-		return nil
+		return nil //nolint:nilerr // there is nobody left to tell
 	}
 	return err
 }

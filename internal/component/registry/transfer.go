@@ -20,7 +20,7 @@ func (r *Registry) getBlob(w http.ResponseWriter, req *http.Request, _, target s
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if req.Method == http.MethodHead {
 		// Whoever asks this is about to leave a blob out of a push.
 		if ok, err := r.blobs.has(h); !ok || err != nil {
@@ -149,9 +149,8 @@ func (r *Registry) chunk(w http.ResponseWriter, req *http.Request, repo string, 
 // abandon ends a session whose file cannot be trusted any more; the caller holds its mutex.
 func (r *Registry) abandon(up *upload, err error) error {
 	up.done = true
-	up.file.Close()
 	r.uploads.forget(up.id)
-	return errors.Join(err, removeFile(up.file.Name()))
+	return errors.Join(err, up.file.Close(), removeFile(up.file.Name()))
 }
 
 // complete takes the last chunk, compares the digest and makes the file a blob.

@@ -105,7 +105,7 @@ func (u *uploads) find(id string) (*upload, error) {
 	if len(u.live) >= u.limit {
 		return nil, errTooManyUploads
 	}
-	file, err := os.OpenFile(filepath.Join(u.dir, id), os.O_RDWR, 0)
+	file, err := os.OpenFile(filepath.Join(u.dir, id), os.O_RDWR, 0) //nolint:gosec // the pattern admits no path
 	if absent(err) {
 		return nil, errUploadUnknown
 	}
@@ -114,8 +114,7 @@ func (u *uploads) find(id string) (*upload, error) {
 	}
 	up := &upload{id: id, file: file, sum: sha256.New()}
 	if up.size, err = io.Copy(up.sum, file); err != nil {
-		file.Close()
-		return nil, err
+		return nil, errors.Join(err, file.Close())
 	}
 	u.live[id] = up
 	return up, nil
@@ -130,11 +129,11 @@ func (u *uploads) drop(id string) {
 	if up != nil {
 		up.mu.Lock()
 		up.done = true
-		up.file.Close()
+		_ = up.file.Close()
 		up.mu.Unlock()
 	}
 	// A file left behind is found by expire.
-	_ = os.Remove(filepath.Join(u.dir, id))
+	_ = os.Remove(filepath.Join(u.dir, id)) //nolint:gosec // a name from the folder itself, or one that the pattern admits
 }
 
 // forget ends a session whose file has become a blob.

@@ -139,7 +139,7 @@ func (m Mirror) Collect(ctx context.Context, untagged bool) (Collected, error) {
 	if err != nil {
 		return Collected{}, fmt.Errorf("collecting unused images: %w", err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
 		return Collected{}, fmt.Errorf("collecting unused images: %s", resp.Status)
 	}

@@ -32,8 +32,7 @@ func (m Mirror) Load(ctx context.Context, from io.Reader, as string) ([]Loaded, 
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(f.Name())
-	defer f.Close()
+	defer func() { _ = errors.Join(f.Close(), os.Remove(f.Name())) }()
 	return m.LoadFile(ctx, f, as)
 }
 

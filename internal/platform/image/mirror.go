@@ -50,7 +50,7 @@ func (m Mirror) head(ctx context.Context, ref name.Reference) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	switch resp.StatusCode {
 	case http.StatusOK:
 		return resp.Header.Get("Docker-Content-Digest"), nil

@@ -32,6 +32,7 @@ var certificates = []string{
 
 const (
 	userID = 65532
+	//nolint:gosec // no password in it: "x" and no shell
 	passwd = "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n"
 	group  = "root:x:0:\nnobody:x:65534:\ntty:x:5:\nnonroot:x:65532:\n"
 )
@@ -98,9 +99,11 @@ func (l *layer) Digest() (v1.Hash, error)            { return l.digest, nil }
 func (l *layer) DiffID() (v1.Hash, error)            { return l.diffID, nil }
 func (l *layer) Size() (int64, error)                { return int64(len(l.packed)), nil }
 func (l *layer) MediaType() (types.MediaType, error) { return types.OCILayer, nil }
+
 func (l *layer) Compressed() (io.ReadCloser, error) {
 	return io.NopCloser(bytes.NewReader(l.packed)), nil
 }
+
 func (l *layer) Uncompressed() (io.ReadCloser, error) {
 	return gzip.NewReader(bytes.NewReader(l.packed))
 }

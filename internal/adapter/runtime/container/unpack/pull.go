@@ -194,9 +194,9 @@ func (s *Store) unpack(ctx context.Context, l v1.Layer, diffID v1.Hash) (int64, 
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(temp) // gone already when all went well
+	defer func() { _ = os.RemoveAll(temp) }() // gone already when all went well
 	root := filepath.Join(temp, "fs")
-	if err := os.Mkdir(root, 0o755); err != nil {
+	if err := os.Mkdir(root, 0o755); err != nil { //nolint:gosec // it is "/" for every user of the container
 		return 0, err
 	}
 	compressed, err := l.Size()
@@ -207,7 +207,7 @@ func (s *Store) unpack(ctx context.Context, l v1.Layer, diffID v1.Hash) (int64, 
 	if err != nil {
 		return 0, err
 	}
-	defer content.Close()
+	defer func() { _ = content.Close() }()
 	limits := layer.Limits{Bytes: max(roomyBytes, compressed*expansion), Entries: maxEntries}
 	report, err := layer.Write(ctx, root, content, diffID, limits)
 	if err != nil {
@@ -245,6 +245,6 @@ func syncAll(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	return unix.Syncfs(int(f.Fd()))
 }

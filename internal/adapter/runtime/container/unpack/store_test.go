@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -332,7 +333,7 @@ func TestBrokenDownloadsLeaveNothing(t *testing.T) {
 	for what, answer := range map[string]func(w http.ResponseWriter){
 		"cut off":  func(w http.ResponseWriter) { _, _ = w.Write(real[:len(real)/2]) },
 		"changed":  func(w http.ResponseWriter) { real[len(real)/2] ^= 1; _, _ = w.Write(real); real[len(real)/2] ^= 1 },
-		"longer":   func(w http.ResponseWriter) { _, _ = w.Write(append(real[:len(real):len(real)], 0)) },
+		"longer":   func(w http.ResponseWriter) { _, _ = w.Write(append(slices.Clip(real), 0)) },
 		"no layer": func(w http.ResponseWriter) { _, _ = w.Write([]byte("hello")) },
 	} {
 		f.intercept(func(w http.ResponseWriter, r *http.Request) bool {

@@ -75,3 +75,7 @@ func named(operation, name string, err error) error {
 	}
 	return &os.PathError{Op: operation, Path: name, Err: err}
 }
+
+// closeFile closes what nothing was written to, or what is synced as a whole later: there is nothing
+// an error could say.
+func closeFile(f *os.File) { _ = f.Close() }

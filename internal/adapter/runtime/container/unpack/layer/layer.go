@@ -54,7 +54,7 @@ func Write(ctx context.Context, dir string, content io.Reader, diffID v1.Hash, l
 	if err != nil {
 		return Report{}, err
 	}
-	defer plain.Close()
+	defer func() { _ = plain.Close() }()
 	sum := sha256.New()
 	archive := &meter{ctx: ctx, from: plain, sum: sum, left: limits.Bytes, bounded: limits.Bytes > 0}
 	w, err := newWriter(dir, limits)

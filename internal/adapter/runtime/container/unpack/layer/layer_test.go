@@ -148,14 +148,14 @@ func TestEverythingArrives(t *testing.T) {
 	for name, want := range map[string]struct {
 		mode     uint32
 		uid, gid uint32
-		links    uint64
+		links    int
 	}{
 		".": {unix.S_IFDIR | 0o751, 0, 0, 0}, "tmp": {unix.S_IFDIR | 0o1777, 0, 0, 0}, "bin/su": {unix.S_IFREG | 0o4755, 0, 42, 2},
 		"bin/sh": {unix.S_IFLNK | 0o777, 3, 4, 1}, "run/pipe": {unix.S_IFIFO | 0o620, 7, 8, 1},
 		"tmp/locked": {unix.S_IFDIR, 9, 9, 0}, "tmp/locked/deep/file": {unix.S_IFREG | 0o644, 65532, 65532, 1},
 	} {
 		st := stat(t, root, name)
-		if st.Mode != want.mode || st.Uid != want.uid || st.Gid != want.gid || want.links != 0 && uint64(st.Nlink) != want.links {
+		if st.Mode != want.mode || st.Uid != want.uid || st.Gid != want.gid || want.links != 0 && int(st.Nlink) != want.links {
 			t.Errorf("%s: mode %o, owner %d:%d, %d links; want %+v", name, st.Mode, st.Uid, st.Gid, st.Nlink, want)
 		}
 		if got := time.Unix(st.Mtim.Unix()); !got.Equal(then) {

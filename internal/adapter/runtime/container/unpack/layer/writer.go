@@ -47,13 +47,13 @@ func newWriter(dir string, limits Limits) (*writer, error) {
 
 func (w *writer) close() {
 	w.leave()
-	w.root.Close()
+	closeFile(w.root)
 }
 
 // leave forgets the folder at hand; needed whenever a folder may have been removed or replaced.
 func (w *writer) leave() {
 	if w.parent != nil {
-		w.parent.Close()
+		closeFile(w.parent)
 		w.parent, w.parentPath = nil, ""
 	}
 }
@@ -172,9 +172,9 @@ func (w *writer) whiteout(parent *os.File, base string) error {
 	// The layer has the name itself: then it hides only what is below, and a folder must say so.
 	dir, err := openAt(parent, hidden, unix.O_DIRECTORY)
 	if err != nil {
-		return nil //nolint:nilerr // a file hides what is below by being there
+		return nil // a file hides what is below by being there
 	}
-	defer dir.Close()
+	defer closeFile(dir)
 	return setXattr(dir, opaqueXattr, []byte("y"))
 }
 
@@ -203,7 +203,7 @@ func (w *writer) folder(parent *os.File, name string, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
+	defer closeFile(dir)
 	if opaque {
 		if err := setXattr(dir, opaqueXattr, []byte("y")); err != nil {
 			return err
@@ -226,7 +226,7 @@ func (w *writer) file(parent *os.File, base string, h *tar.Header, content io.Re
 		return named("create", base, err)
 	}
 	f := os.NewFile(uintptr(fd), base)
-	defer f.Close()
+	defer closeFile(f)
 	// The wrapper keeps io.CopyBuffer from choosing a smaller buffer of its own.
 	if _, err := io.CopyBuffer(struct{ io.Writer }{f}, content, w.buffer); err != nil {
 		return err
@@ -261,7 +261,7 @@ func (w *writer) link(base, folder string, h *tar.Header) error {
 	if err != nil {
 		return fmt.Errorf("linking to %q: %w", h.Linkname, err)
 	}
-	defer from.Close()
+	defer closeFile(from)
 	var st unix.Stat_t
 	if err := unix.Fstatat(int(from.Fd()), targetBase, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fmt.Errorf("linking to %q: %w", h.Linkname, err)
@@ -336,7 +336,7 @@ func (w *writer) finish() error {
 			return fmt.Errorf("dating %q: %w", folder, err)
 		}
 		err = setTime(dir, ".", at)
-		dir.Close()
+		closeFile(dir)
 		if err != nil {
 			return fmt.Errorf("dating %q: %w", folder, err)
 		}
