@@ -16,6 +16,7 @@ import (
 	"k8s.io/kubectl/pkg/cmd/util"
 
 	"ebb.dev/ebb/internal/platform/config"
+	"ebb.dev/ebb/internal/platform/release"
 )
 
 // Discovery is done in bursts; a loopback API needs no protection from it.
@@ -57,6 +58,7 @@ func run(kubeconfig string, args []string) {
 
 // build is kubectl's command with our default for --kubeconfig.
 func build(kubeconfig string, args []string, streams genericiooptions.IOStreams) *cobra.Command {
+	release.Stamp()
 	flags := genericclioptions.NewConfigFlags(true).
 		WithDeprecatedPasswordFlag().
 		WithDiscoveryBurst(discoveryBurst).

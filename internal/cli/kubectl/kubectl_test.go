@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"ebb.dev/ebb/internal/platform/release"
 )
 
 func TestTakeData(t *testing.T) {
@@ -44,7 +46,7 @@ func TestBuildUsesTheFoldersKubeconfig(t *testing.T) {
 	if err := command.Execute(); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(out.String(), "Client Version") {
+	if !strings.Contains(out.String(), "Client Version: "+release.Kubernetes) {
 		t.Errorf("kubectl version printed %q", out.String())
 	}
 }

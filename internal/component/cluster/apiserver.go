@@ -128,8 +128,6 @@ func apiServerConfig(opts options.CompletedOptions, c *Cluster) (*app.Config, er
 	if err != nil {
 		return nil, err
 	}
-	generic.EffectiveVersion = stamped{generic.EffectiveVersion}
-
 	resolver := c.locals.resolver(informers, generic.LoopbackClientConfig.Host)
 	kube, plugins, err := kubeConfig(opts, kubeParts{generic, informers, storage, resolver, c.dial})
 	if err != nil {

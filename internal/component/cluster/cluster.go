@@ -24,6 +24,7 @@ import (
 
 	"ebb.dev/ebb/internal/component/cluster/pki"
 	"ebb.dev/ebb/internal/platform/config"
+	"ebb.dev/ebb/internal/platform/release"
 	"go.uber.org/zap"
 	"k8s.io/client-go/rest"
 )
@@ -98,6 +99,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 
 func (c *Cluster) start(ctx context.Context) (err error) {
 	quiet := calmLog(c.log, &c.stopping)
+	release.Stamp()
 	if err := setFeatures(); err != nil {
 		return err
 	}
@@ -248,7 +250,7 @@ func (c *Cluster) Stop(ctx context.Context) error {
 }
 
 // Version is that of the Kubernetes linked in.
-func Version() string { return kubernetesVersion }
+func Version() string { return release.Kubernetes }
 
 func waitFor(ctx context.Context, wg *sync.WaitGroup, what string) error {
 	ended := make(chan struct{})

@@ -193,7 +193,7 @@ func testProtection(t *testing.T, f *fixture) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if version.GitVersion != kubernetesVersion {
+	if version.GitVersion != Version() {
 		t.Errorf("git version is %q", version.GitVersion)
 	}
 	anonymous, err := kubernetes.NewForConfig(rest.AnonymousClientConfig(f.rest))

@@ -60,15 +60,15 @@ func mergeListeners(host, node net.Listener) (net.Listener, error) {
 func (m *merged) pump(l net.Listener) {
 	for {
 		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return // by Close, or its network is gone; the other one goes on
+		}
 		select {
 		case m.accepted <- accepted{conn, err}:
 		case <-m.closed:
 			if err == nil {
 				_ = conn.Close() // nobody is there to answer it
 			}
-			return
-		}
-		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 	}

@@ -28,6 +28,9 @@ func (c calm) Enabled(ctx context.Context, l slog.Level) bool {
 
 func (c calm) Handle(ctx context.Context, r slog.Record) error {
 	r.Level = c.level(r.Level)
+	if !c.Handler.Enabled(ctx, r.Level) { // errors come without being asked for
+		return nil
+	}
 	return c.Handler.Handle(ctx, r)
 }
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -37,6 +39,9 @@ func (c *Cluster) registerLocals(ctx context.Context) error {
 			return err
 		}
 		for _, gv := range l.APIs {
+			if err := applyReader(ctx, core, gv.Group); err != nil {
+				return err
+			}
 			if err := c.applyAPIService(ctx, registry.APIServices(), l, gv); err != nil {
 				return err
 			}
@@ -65,6 +70,22 @@ func applyService(ctx context.Context, core kubernetes.Interface, l Local) error
 	}, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("making service %s/%s: %w", l.Namespace, l.Name, err)
+	}
+	return nil
+}
+
+// applyReader lets those who may view a namespace read the group's objects in it too.
+func applyReader(ctx context.Context, core kubernetes.Interface, group string) error {
+	labels := maps.Clone(managedBy)
+	for _, role := range []string{"view", "edit", "admin"} {
+		labels["rbac.authorization.k8s.io/aggregate-to-"+role] = "true"
+	}
+	_, err := core.RbacV1().ClusterRoles().Create(ctx, &rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{Name: "ebb:read:" + group, Labels: labels},
+		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{group}, Resources: []string{"*"}, Verbs: []string{"get", "list", "watch"}}},
+	}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("letting viewers read %s: %w", group, err)
 	}
 	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,17 +19,6 @@ import (
 
 	"ebb.dev/ebb/internal/platform/config"
 )
-
-func TestVersionIsTheOneLinked(t *testing.T) {
-	data, err := os.ReadFile("../../../go.mod")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := regexp.MustCompile(`(?m)^\s*k8s\.io/kubernetes (v\S+)`).FindStringSubmatch(string(data))
-	if m == nil || m[1] != kubernetesVersion {
-		t.Errorf("go.mod requires %v, the version told is %s", m, kubernetesVersion)
-	}
-}
 
 func listen(t *testing.T, address string) net.Listener {
 	t.Helper()
