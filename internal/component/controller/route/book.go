@@ -1,7 +1,9 @@
 package route
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"reflect"
@@ -14,22 +16,29 @@ import (
 	"ebb.dev/ebb/internal/domain/traffic"
 )
 
-// A book holds every Route's entry and publishes the table made of them.
+// A book holds every Route's entry and publishes the table made of them. The first table it
+// publishes is Fill's, so that after a restart none is missing a Route.
 type book struct {
 	publish func(*traffic.Table)
 	log     *slog.Logger
+	filled  chan struct{} // closed by Fill
 
 	mu      sync.Mutex // guards entries; held while publishing, so that tables appear in order
 	entries map[types.NamespacedName]entry
 }
 
 func newBook(publish func(*traffic.Table), log *slog.Logger) *book {
-	return &book{publish: publish, log: log, entries: map[types.NamespacedName]entry{}}
+	return &book{publish: publish, log: log, filled: make(chan struct{}), entries: map[types.NamespacedName]entry{}}
 }
 
-// Put sets a Route's entry. The table with it is in force when Put returns. It answers with what
-// was wrong with this Route's rules, a host that another Route has, say.
-func (b *book) Put(route types.NamespacedName, e entry) error {
+// Put sets a Route's entry, once the book is filled. The table with it is in force when Put returns.
+// It answers with what was wrong with this Route's rules, a host that another Route has, say.
+func (b *book) Put(ctx context.Context, route types.NamespacedName, e entry) error {
+	select {
+	case <-b.filled:
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the route table: %w", context.Cause(ctx))
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if reflect.DeepEqual(b.entries[route], e) {
@@ -39,20 +48,12 @@ func (b *book) Put(route types.NamespacedName, e entry) error {
 	return b.rebuild(route)
 }
 
-// Has tells whether the Route has an entry.
-func (b *book) Has(route types.NamespacedName) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	_, ok := b.entries[route]
-	return ok
-}
-
 // Drop takes a Route out.
 func (b *book) Drop(route types.NamespacedName) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if _, ok := b.entries[route]; !ok {
-		return
+		return // also before Fill, which lists no Route that is gone
 	}
 	delete(b.entries, route)
 	if err := b.rebuild(route); err != nil {
@@ -60,15 +61,12 @@ func (b *book) Drop(route types.NamespacedName) {
 	}
 }
 
-// Fill sets many entries and publishes once.
+// Fill sets the entries to begin with and publishes them. It is called once.
 func (b *book) Fill(entries map[types.NamespacedName]entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for route, e := range entries {
-		if _, ok := b.entries[route]; !ok {
-			b.entries[route] = e
-		}
-	}
+	defer close(b.filled)
+	b.entries = entries
 	if err := b.rebuild(types.NamespacedName{}); err != nil {
 		b.log.Error("building the route table", "error", err)
 	}

@@ -4,6 +4,7 @@ package route
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -99,7 +100,9 @@ func (r *Reconciler) act(ctx context.Context, s state, p plan) error {
 		return err
 	}
 	if p.entry != nil {
-		if err := r.book.Put(key, *p.entry); err != nil {
+		if err := r.book.Put(ctx, key, *p.entry); errors.Is(err, context.Canceled) {
+			return err
+		} else if err != nil {
 			p.fail(err)
 			controller.Finish(p.after, s.route)
 		}

@@ -67,6 +67,14 @@ func newWorld(t *testing.T, s state, more ...client.Object) *world {
 	return w
 }
 
+// filled is a world whose table was restored.
+func filled(t *testing.T, s state, more ...client.Object) *world {
+	t.Helper()
+	w := newWorld(t, s, more...)
+	w.book.Fill(map[types.NamespacedName]entry{})
+	return w
+}
+
 // indexer gives the fake client the indexes a manager's cache would have.
 type indexer struct{ *fake.ClientBuilder }
 
@@ -88,7 +96,7 @@ func (w *world) reconcile(t *testing.T) *servingv1.Route {
 }
 
 func TestReconcilePublishesBeforeItSaysReady(t *testing.T) {
-	w := newWorld(t, fixture(t))
+	w := filled(t, fixture(t))
 	route := w.reconcile(t)
 	if !route.Status.GetCondition(apis.ConditionReady).IsTrue() || w.early {
 		t.Errorf("ready %v, said too early %v", route.Status.Conditions, w.early)
@@ -108,7 +116,7 @@ func TestReconcilePublishesBeforeItSaysReady(t *testing.T) {
 }
 
 func TestReconcileKeepsServingWhileATargetIsMissing(t *testing.T) {
-	w := newWorld(t, fixture(t))
+	w := filled(t, fixture(t))
 	w.reconcile(t)
 	var rev servingv1.Revision
 	at := types.NamespacedName{Namespace: "shop", Name: "hello-2"}
@@ -129,7 +137,7 @@ func TestReconcileKeepsServingWhileATargetIsMissing(t *testing.T) {
 
 func TestReconcileTakesADeletedRouteOut(t *testing.T) {
 	s := fixture(t)
-	w := newWorld(t, s)
+	w := filled(t, s)
 	route := w.reconcile(t)
 	if err := w.client.Delete(t.Context(), route); err != nil {
 		t.Fatal(err)
@@ -149,7 +157,7 @@ func TestReconcileTakesADeletedRouteOut(t *testing.T) {
 
 func TestReconcileRefusesAServiceThatIsAnothers(t *testing.T) {
 	foreign := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "hello", Namespace: "shop"}}
-	w := newWorld(t, fixture(t), foreign)
+	w := filled(t, fixture(t), foreign)
 	route := w.reconcile(t)
 	if c := route.Status.GetCondition(servingv1.RouteConditionIngressReady); c.GetReason() != "NotOwned" {
 		t.Errorf("ingress %v, want NotOwned", c)
@@ -168,6 +176,19 @@ func TestRestoreFillsTheTableAtOnce(t *testing.T) {
 	}
 	if _, ok := w.table.Match("hello.shop.localhost", true); !ok {
 		t.Error("the route is not restored")
+	}
+	w.reconcile(t)
+	if _, ok := w.table.Match("hello.shop.localhost", true); !ok {
+		t.Error("the restored route left the table")
+	}
+}
+
+func TestNothingIsPublishedBeforeTheTableIsRestored(t *testing.T) {
+	w := newWorld(t, fixture(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := w.Reconcile(ctx, ctrl.Request{NamespacedName: key}); err == nil || w.table != nil {
+		t.Errorf("error %v, table %v; want it to wait", err, w.table)
 	}
 }
 
