@@ -100,6 +100,9 @@ func (g *guard) await(c *container, exited <-chan exit) {
 	}
 	c.drain()
 	oom := oomKills(c.start.OOMFile) > 0 && e.code != 0
+	if c.start.Container.OCI != nil {
+		g.deleteOCI(c)
+	}
 	c.mu.Lock()
 	c.rec.Finished, c.rec.ExitCode, c.rec.Signal, c.rec.OOMKilled = e.at, e.code, e.signal, oom
 	rec := c.rec
@@ -138,6 +141,9 @@ func (g *guard) signal(s wire.Signal) error {
 	if s.All {
 		c.killAll()
 		return nil
+	}
+	if oci := c.start.Container.OCI; oci != nil { // its process may stand for another, in gVisor say
+		return g.run(ociRun{oci: oci, args: []string{"kill", s.ID, itoa(s.Signal)}})
 	}
 	return c.kill(unix.Signal(s.Signal))
 }

@@ -45,9 +45,11 @@ func (g *guard) execStaged(conn *wire.Conn, c *container, e wire.Exec, files *fi
 	if err != nil {
 		return 0, nil, fmt.Errorf("cloning: %w", err)
 	}
-	if err := join(c.start.Join, s.pid); err != nil {
-		s.drop()
-		return 0, nil, err
+	if c.start.CgroupFD == "" {
+		if err := join(c.start.Join, s.pid); err != nil {
+			s.drop()
+			return 0, nil, err
+		}
 	}
 	plan := wire.Stage{Process: c.start.Stage.Process, Enter: true, CgroupNS: c.start.Stage.CgroupNS}
 	plan.Process.Args, plan.Process.Terminal, plan.Process.Size = e.Args, e.Terminal, e.Size

@@ -189,6 +189,9 @@ func (g *guard) stageFor(start wire.Start) (*staged, error) {
 	if err != nil {
 		return nil, err
 	}
+	if how.cgroup != "" { // cloned into it
+		return s, nil
+	}
 	if err := join(start.Join, s.pid); err != nil {
 		s.drop()
 		return nil, err

@@ -13,9 +13,21 @@ import (
 // maxMountData is a page: more does not fit into the options of mount(2).
 const maxMountData = 4000
 
-// mountRoot stacks the layers under the writable folder.
+// mountRoot makes the container's root.
 func (s *stager) mountRoot() error {
-	r := s.plan.Root
+	if err := MountLayers(s.plan.Root); err != nil {
+		return err
+	}
+	var err error
+	s.root, err = unix.Open(s.plan.Root.At, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening the root: %w", err)
+	}
+	return nil
+}
+
+// MountLayers stacks the layers under the writable folder.
+func MountLayers(r wire.Root) error {
 	if len(r.Layers) == 0 {
 		return errors.New("mounting the root: the image has no layers")
 	}
@@ -32,10 +44,6 @@ func (s *stager) mountRoot() error {
 	}
 	if err != nil {
 		return fmt.Errorf("mounting the root of %d layers: %w", len(r.Layers), err)
-	}
-	s.root, err = unix.Open(r.At, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("opening the root: %w", err)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -65,4 +66,19 @@ func needRoot(t testing.TB) {
 func TestContainers(t *testing.T) {
 	needRoot(t)
 	runtimetest.Run(t, subject(0))
+}
+
+func TestRunc(t *testing.T) {
+	needRoot(t)
+	if _, err := exec.LookPath("runc"); err != nil {
+		t.Skip("runc is not installed")
+	}
+	s := subject(0)
+	s.Handler = "runc"
+	runtimetest.Run(t, s)
+}
+
+func TestParkedContainers(t *testing.T) {
+	needRoot(t)
+	runtimetest.Run(t, subject(2))
 }

@@ -22,10 +22,12 @@ type node struct {
 	allowed uint64 // capabilities we have
 	limits  []string
 	devices []specs.LinuxDevice // the node's own, for privileged containers
+	oom     int                 // our own oom_score_adj
+	oci     map[string]ociProgram
 }
 
 func inspectNode(groups *cgroup.Tree, root string) node {
-	n := node{boot: bootID(), allowed: capabilities(), devices: nodeDevices()}
+	n := node{boot: bootID(), allowed: capabilities(), devices: nodeDevices(), oom: ownOOMScoreAdj(), oci: findOCI()}
 	n.limits = lostCapabilities(n.allowed)
 	if groups == nil {
 		n.limits = append(n.limits, "No control groups: CPU, memory and process limits of pods are not enforced, OOM kills are not told.")
@@ -76,6 +78,18 @@ func capabilities() uint64 {
 	return have
 }
 
+func ownOOMScoreAdj() int {
+	data, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // nodeDevices lists the device nodes of /dev, without terminals and what containers have anyway.
 func nodeDevices() []specs.LinuxDevice {
 	var list []specs.LinuxDevice
@@ -116,7 +130,7 @@ func (n node) check(s runtime.SandboxSpec) error {
 	if s.ID == "" || strings.ContainsAny(s.ID, "/\x00") || s.ID[0] == '.' {
 		return fmt.Errorf("sandbox ID %q is not a name", s.ID)
 	}
-	if s.Handler != "" {
+	if _, known := n.oci[s.Handler]; s.Handler != "" && !known {
 		return fmt.Errorf("handler %q: %w", s.Handler, runtime.ErrUnsupported)
 	}
 	return nil

@@ -101,7 +101,7 @@ func (r *Runtime) launch(ctx context.Context, s *sandbox, c runtime.ContainerSpe
 	if err != nil {
 		return wire.Container{}, err
 	}
-	if r.groups != nil {
+	if r.groups != nil && s.spec.Handler == "" { // an OCI runtime makes its own
 		if err := r.prepareGroup(group, c); err != nil {
 			return wire.Container{}, err
 		}
@@ -128,28 +128,11 @@ func (r *Runtime) prepareGroup(group string, c runtime.ContainerSpec) error {
 
 // plan says how the container is made; files collects what the guardian needs opened.
 func (r *Runtime) plan(s *sandbox, c runtime.ContainerSpec, group string, files *fdList) (wire.Start, error) {
-	place := bundle.Place{
-		Guard: s.Guard.PID, Pause: s.pause, CgroupPath: group, Shm: s.file("shm"),
-		Devices: r.node.devices, Allowed: r.node.allowed,
-	}
-	spec := bundle.Build(s.spec, c, place)
-	stage, binds, err := bundle.Plan(spec, r.groups, place.Shm)
-	if err != nil {
-		return wire.Start{}, err
-	}
-	filter, err := r.filters.Compile(c.Seccomp)
-	if err != nil {
-		return wire.Start{}, err
-	}
-	stage.Process.Seccomp, stage.Process.SeccompFlag = filter.Program, filter.Flags
 	layer := "u/" + c.ID
 	for _, d := range []string{layer, layer + "/upper", layer + "/work"} {
 		if err := os.Mkdir(s.file(d), 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 			return wire.Start{}, fmt.Errorf("making the writable layer: %w", err)
 		}
-	}
-	stage.Root = wire.Root{
-		Layers: c.RootFS, Upper: s.file(layer, "upper"), Work: s.file(layer, "work"), At: s.file("root"), Readonly: c.ReadOnlyRootFS,
 	}
 	start := wire.Start{
 		Container: wire.Container{
@@ -159,27 +142,59 @@ func (r *Runtime) plan(s *sandbox, c runtime.ContainerSpec, group string, files 
 		Join:  r.procs(group),
 		Stdin: c.Stdin, StdinOnce: c.StdinOnce,
 		HostPID: s.spec.HostPID, SharePID: s.spec.ShareProcessNamespace && !s.spec.HostPID,
-		Stage: stage,
 	}
 	if r.groups != nil {
 		start.OOMFile = r.groups.OOMFile(group)
-		if start.CgroupFD = r.groups.Folder(group); start.CgroupFD != "" {
-			start.Join = nil
-		}
 	}
+	var err error
 	if c.LogPath != "" {
 		if start.LogName, err = files.logFolder(c.LogPath); err != nil {
 			return wire.Start{}, err
 		}
 	}
+	describe := r.describe
+	if s.spec.Handler != "" {
+		describe = r.describeOCI
+	}
+	if err := describe(s, c, &start, files); err != nil {
+		return wire.Start{}, err
+	}
+	start.Stage.Root.Layers, start.Stage.Root.Readonly = c.RootFS, c.ReadOnlyRootFS
+	start.Stage.Root.Upper, start.Stage.Root.Work = s.file(layer, "upper"), s.file(layer, "work")
+	return start, nil
+}
+
+// place says where a container of a sandbox is put.
+func (r *Runtime) place(s *sandbox, group string) bundle.Place {
+	return bundle.Place{
+		Guard: s.Guard.PID, Pause: s.pause, CgroupPath: group, Shm: s.file("shm"),
+		Devices: r.node.devices, Allowed: r.node.allowed, OOMScoreAdj: r.node.oom,
+	}
+}
+
+// describe translates the container's spec for our own pod program.
+func (r *Runtime) describe(s *sandbox, c runtime.ContainerSpec, start *wire.Start, files *fdList) error {
+	place := r.place(s, start.Container.Cgroup)
+	stage, binds, err := bundle.Plan(bundle.Build(s.spec, c, place), r.groups, place.Shm)
+	if err != nil {
+		return err
+	}
+	filter, err := r.filters.Compile(c.Seccomp)
+	if err != nil {
+		return err
+	}
+	stage.Process.Seccomp, stage.Process.SeccompFlag = filter.Program, filter.Flags
+	stage.Root.At = s.file("root")
 	for i, b := range binds {
 		dir, err := files.bind(b)
 		if err != nil {
-			return wire.Start{}, err
+			return err
 		}
 		markFolder(stage.Mounts, i, dir)
 	}
-	return start, nil
+	start.Stage = stage
+	start.CgroupFD = r.groupFolder(start.Container.Cgroup)
+	return nil
 }
 
 // markFolder notes whether the n-th opened bind is a folder, so that its target becomes one.

@@ -21,7 +21,12 @@ type Place struct {
 	Shm        string              // the pod's shared memory
 	Devices    []specs.LinuxDevice // the node's, for privileged containers
 	Allowed    uint64              // capabilities this node can give
+	// OOMScoreAdj is ebb's own: without CAP_SYS_RESOURCE nothing can have a lower one.
+	OOMScoreAdj int
 }
+
+// raises says whether resource limits may be raised here.
+func (p Place) raises() bool { return p.Allowed&mask([]string{"CAP_SYS_RESOURCE"}) != 0 }
 
 // TerminationPath is where a termination log appears when no mount of the container says.
 const TerminationPath = "/dev/termination-log"
@@ -31,6 +36,10 @@ func Build(s runtime.SandboxSpec, c runtime.ContainerSpec, p Place) *specs.Spec 
 	process := c.Process
 	process.Capabilities = limitCapabilities(process.Capabilities, p.Allowed)
 	oom := c.Resources.OOMScoreAdj
+	if !p.raises() {
+		oom = max(oom, p.OOMScoreAdj)
+		process.Rlimits = limitRlimits(process.Rlimits)
+	}
 	process.OOMScoreAdj = &oom
 	spec := &specs.Spec{
 		Version:     specs.Version,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"ebb.dev/ebb/internal/adapter/runtime/container/wire"
 )
@@ -49,4 +50,20 @@ func Process(p *specs.Process) (wire.Process, error) {
 		out.Rlimits = append(out.Rlimits, wire.Rlimit{Resource: n, Soft: l.Soft, Hard: l.Hard})
 	}
 	return out, nil
+}
+
+// limitRlimits lowers limits to what this process has itself, which is all it can hand on without
+// CAP_SYS_RESOURCE.
+func limitRlimits(wanted []specs.POSIXRlimit) []specs.POSIXRlimit {
+	out := make([]specs.POSIXRlimit, 0, len(wanted))
+	for _, l := range wanted {
+		n, ok := rlimits[l.Type]
+		var own unix.Rlimit
+		if ok && unix.Prlimit(0, n, nil, &own) == nil {
+			l.Hard = min(l.Hard, own.Max)
+			l.Soft = min(l.Soft, l.Hard)
+		}
+		out = append(out, l)
+	}
+	return out
 }

@@ -152,6 +152,9 @@ func cgroupMounts(m specs.Mount, path string, groups *cgroup.Tree) []wire.Mount 
 	mounts := []wire.Mount{{Target: m.Destination, Type: "tmpfs", Options: []wire.Option{{Key: "mode", Value: "755"}}, Attr: safe}}
 	for _, h := range groups.V1 {
 		for _, name := range h.Names {
+			if name == cgroup.Hybrid {
+				continue
+			}
 			name = strings.TrimPrefix(name, "name=")
 			mounts = append(mounts, wire.Mount{
 				Target: m.Destination + "/" + name, Bind: true, Dir: true, From: filepath.Join(h.Mount, path), Attr: attr,

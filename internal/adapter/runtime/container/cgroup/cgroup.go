@@ -22,6 +22,10 @@ import (
 // not stop the pods.
 var wanted = []string{"cpu", "cpuacct", "memory", "pids", "devices", "freezer", "cpuset", "blkio", "net_cls", "net_prio", "hugetlb", "perf_event", "name=systemd"}
 
+// Hybrid names a version 2 hierarchy mounted beside version 1 ones. Its controllers are not used,
+// but processes join it, because the node's service manager may go by it.
+const Hybrid = "unified"
+
 // ErrNone means that the node has no control groups we can use.
 var ErrNone = errors.New("no control groups are mounted")
 
@@ -56,7 +60,7 @@ func Detect() (*Tree, error) {
 			t.V1 = append(t.V1, h)
 		}
 	}
-	if len(t.V1) == 0 {
+	if !slices.ContainsFunc(t.V1, func(h Hierarchy) bool { return !slices.Contains(h.Names, Hybrid) }) {
 		return nil, ErrNone
 	}
 	for _, name := range []string{"cpu", "memory", "pids", "devices"} {
@@ -75,10 +79,18 @@ func (t *Tree) has(names []string) bool {
 func parseMount(line string) (Hierarchy, bool) {
 	before, after, ok := strings.Cut(line, " - ")
 	fields, super := strings.Fields(before), strings.Fields(after)
-	if !ok || len(fields) < 5 || len(super) < 3 || super[0] != "cgroup" {
+	if !ok || len(fields) < 5 || len(super) < 3 {
 		return Hierarchy{}, false
 	}
 	h := Hierarchy{Mount: fields[4]}
+	switch super[0] {
+	case "cgroup2":
+		h.Names = []string{Hybrid}
+		return h, true
+	case "cgroup":
+	default:
+		return Hierarchy{}, false
+	}
 	for o := range strings.SplitSeq(super[2], ",") {
 		if slices.Contains(wanted, o) {
 			h.Names = append(h.Names, o)

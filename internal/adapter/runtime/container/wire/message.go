@@ -83,8 +83,8 @@ type OCI struct {
 // Start starts a container. Files: log folder if Log is set, then one per Mount with Bind.
 type Start struct {
 	Container Container
-	Join      []string // cgroup.procs files, one per hierarchy
-	CgroupFD  string   `json:",omitempty"` // cgroup v2: folder to be cloned into
+	Join      []string // cgroup.procs files, one per hierarchy; the first one lists who is to be killed
+	CgroupFD  string   `json:",omitempty"` // cgroup v2: folder to be cloned into instead
 	OOMFile   string   `json:",omitempty"` // file with an oom_kill line
 	LogName   string   `json:",omitempty"` // in the log folder
 	Stdin     bool     `json:",omitempty"`
