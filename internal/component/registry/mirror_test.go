@@ -270,8 +270,9 @@ func TestListRemoveCollect(t *testing.T) {
 	mirror := image.Mirror{Address: addr}
 	img := platformed(t, runtime.GOARCH)
 	push(t, img, addr+"/hello:latest")
-	if _, err := mirror.Load(t.Context(), bytes.NewReader(savedTar(t, img, "nginx:1", "quay.io/x/y:v2")), ""); err != nil {
-		t.Fatal(err)
+	loaded, err := mirror.Load(t.Context(), bytes.NewReader(savedTar(t, img, "nginx:1", "quay.io/x/y:v2")), "")
+	if err != nil || len(loaded) != 2 || loaded[0].Reference != "docker.io/library/nginx:1" {
+		t.Fatal(loaded, err)
 	}
 	listed, err := mirror.List(t.Context())
 	if err != nil {

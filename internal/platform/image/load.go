@@ -86,7 +86,7 @@ func (m Mirror) load(ctx context.Context, a *archive, img named, text string) (L
 	if err != nil {
 		return Loaded{}, classify(err)
 	}
-	return Loaded{Reference: ref.Name(), Digest: img.desc.Digest.String()}, nil
+	return Loaded{Reference: m.readable(ref), Digest: img.desc.Digest.String()}, nil
 }
 
 // send pushes what a descriptor stands for, by way of indexes down to images. An index's parts that

@@ -98,6 +98,18 @@ func (m Mirror) References(repository, tag string) []string {
 	return out
 }
 
+// readable writes a reference as List does.
+func (m Mirror) readable(ref name.Reference) string {
+	foreign, ok := Reference(m.repository(ref))
+	if !ok {
+		return ref.Name()
+	}
+	if digest, fixed := ref.(name.Digest); fixed {
+		return foreign + "@" + digest.DigestStr()
+	}
+	return foreign + ":" + ref.Identifier()
+}
+
 // repository names the mirror's repository for a reference.
 func (m Mirror) repository(ref name.Reference) string {
 	if m.own(ref) {
