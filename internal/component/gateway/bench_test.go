@@ -37,13 +37,13 @@ func TestMain(m *testing.M) {
 
 // benchApplication answers every request alike, until its input ends.
 func benchApplication() {
-	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // lives as long as the process
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // lives as long as the process
 	if err != nil {
 		os.Exit(1)
 	}
-	fmt.Println(ln.Addr())
+	fmt.Fprintln(os.Stdout, ln.Addr())
 	go func() {
-		io.Copy(io.Discard, os.Stdin) //nolint:errcheck // its end is what counts
+		_, _ = io.Copy(io.Discard, os.Stdin) // its end is what counts
 		os.Exit(0)
 	}()
 	for {
@@ -64,11 +64,11 @@ func benchApplication() {
 						break
 					}
 					if v, ok := strings.CutPrefix(string(line), "Content-Length: "); ok {
-						length, _ = strconv.Atoi(strings.TrimSpace(v)) //nolint:errcheck // 0 will do
+						length, _ = strconv.Atoi(strings.TrimSpace(v)) // 0 will do
 					}
 				}
-				br.Discard(length)                                                                                                                                  //nolint:errcheck // shows at the next read
-				conn.Write([]byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\nDate: Mon, 01 Jan 2026 00:00:00 GMT\r\n\r\nhello world\n")) //nolint:errcheck // shows at the next read
+				_, _ = br.Discard(length)                                                                                                                                  // shows at the next read
+				_, _ = conn.Write([]byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\nDate: Mon, 01 Jan 2026 00:00:00 GMT\r\n\r\nhello world\n")) // shows at the next read
 			}
 		}()
 	}
@@ -77,9 +77,9 @@ func benchApplication() {
 // benchClients sends requests over many connections for as long as it was told and prints how many.
 func benchClients() {
 	addr := os.Args[1]
-	conns, _ := strconv.Atoi(os.Args[2]) //nolint:errcheck // our own argument
-	total, _ := strconv.Atoi(os.Args[3]) //nolint:errcheck // our own argument
-	size, _ := strconv.Atoi(os.Args[4])  //nolint:errcheck // our own argument
+	conns, _ := strconv.Atoi(os.Args[2]) // our own argument
+	total, _ := strconv.Atoi(os.Args[3]) // our own argument
+	size, _ := strconv.Atoi(os.Args[4])  // our own argument
 	method, length := "GET", ""
 	if size > 0 {
 		method, length = "POST", fmt.Sprintf("Content-Length: %d\r\n", size)
@@ -89,20 +89,20 @@ func benchClients() {
 	var wg sync.WaitGroup
 	for range conns {
 		wg.Go(func() {
-			conn, err := net.Dial("tcp", addr) //nolint:noctx // lives as long as the process
+			conn, err := net.Dial("tcp", addr) // lives as long as the process
 			if err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				os.Exit(1)
 			}
 			br := bufio.NewReader(conn)
 			for range total / conns {
-				conn.Write(request) //nolint:errcheck // shows in the response
+				_, _ = conn.Write(request) // shows in the response
 				resp, err := http.ReadResponse(br, nil)
 				if err != nil || resp.StatusCode != http.StatusOK {
 					fmt.Fprintln(os.Stderr, err, resp)
 					os.Exit(1)
 				}
-				io.Copy(io.Discard, resp.Body) //nolint:errcheck // shows at the next read
+				_, _ = io.Copy(io.Discard, resp.Body) // shows at the next read
 			}
 		})
 	}
@@ -125,7 +125,7 @@ func application(b *testing.B) string {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { in.Close(); cmd.Wait() })
+	b.Cleanup(func() { in.Close(); _ = cmd.Wait() })
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		b.Fatal(err)
@@ -188,8 +188,8 @@ func reverseProxy(b *testing.B, to string) string {
 		b.Fatal(err)
 	}
 	srv := &http.Server{Handler: proxy, ReadHeaderTimeout: time.Minute}
-	go srv.Serve(ln)                  //nolint:errcheck // closed at the end
-	b.Cleanup(func() { srv.Close() }) //nolint:errcheck // the end
+	go func() { _ = srv.Serve(ln) }()
+	b.Cleanup(func() { srv.Close() })
 	return ln.Addr().String()
 }
 

@@ -66,11 +66,11 @@ func (c *call) readWhole() bool {
 		patience = bodyPatience
 	}
 	rc := http.NewResponseController(c.w)
-	rc.SetReadDeadline(c.arrived.Add(patience)) //nolint:errcheck,gosec // without it the client is trusted
+	_ = rc.SetReadDeadline(c.arrived.Add(patience)) // without it the client is trusted
 	_, err := io.ReadFull(c.r.Body, c.body.whole)
 	switch {
 	case err == nil:
-		rc.SetReadDeadline(time.Time{}) //nolint:errcheck,gosec // as above
+		_ = rc.SetReadDeadline(time.Time{})
 		return true
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.refuse(refusal{http.StatusRequestTimeout, "SlowRequest", "the request body did not arrive in time", ""})

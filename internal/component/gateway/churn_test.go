@@ -28,7 +28,7 @@ func (c *churning) start() types.UID {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		body, _ := io.ReadAll(req.Body)
 		<-time.After(time.Millisecond)
-		w.Write(append(body, '!'))
+		_, _ = w.Write(append(body, '!'))
 	}))
 	s.Config.Protocols = &http.Protocols{}
 	s.Config.Protocols.SetHTTP1(true)

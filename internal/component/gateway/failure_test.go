@@ -62,16 +62,16 @@ func TestNoRequestIsLostWhenAnInstanceCannotBeUsed(t *testing.T) {
 		serve  func(n int64, conn net.Conn)
 		want   int
 	}{
-		"GET to one that closes without an answer": {"GET", func(_ int64, conn net.Conn) { bufio.NewReader(conn).ReadString('\n') }, 200},
-		"PUT to one that closes without an answer": {"PUT", func(_ int64, conn net.Conn) { bufio.NewReader(conn).ReadString('\n') }, 200},
+		"GET to one that closes without an answer": {"GET", func(_ int64, conn net.Conn) { _, _ = bufio.NewReader(conn).ReadString('\n') }, 200},
+		"PUT to one that closes without an answer": {"PUT", func(_ int64, conn net.Conn) { _, _ = bufio.NewReader(conn).ReadString('\n') }, 200},
 		// Its bytes reached an instance: only the client can know whether to repeat it.
-		"POST to one that closes without an answer": {"POST", func(_ int64, conn net.Conn) { bufio.NewReader(conn).ReadString('\n') }, 502},
+		"POST to one that closes without an answer": {"POST", func(_ int64, conn net.Conn) { _, _ = bufio.NewReader(conn).ReadString('\n') }, 502},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, traffic.Settings{ContainerConcurrency: 1})
 			r.add(raw(t, tc.serve))
-			good := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
+			good := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }))
 			t.Cleanup(good.Close)
 			r.add(good.URL)
 			status, body, err := get(r.request(tc.method, "/", "body"))
@@ -105,12 +105,12 @@ func TestWaitsForARefusingInstance(t *testing.T) {
 				t.Skipf("the port was taken by another program: %v", err)
 			}
 			srv := &http.Server{
-				Handler:   http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }),
+				Handler:   http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }),
 				Protocols: &http.Protocols{},
 			}
 			srv.Protocols.SetHTTP1(true)
 			srv.Protocols.SetUnencryptedHTTP2(true)
-			go srv.Serve(again)
+			go func() { _ = srv.Serve(again) }()
 			t.Cleanup(func() { srv.Close() })
 			if got := <-result; got != "200 ok <nil>" {
 				t.Errorf("got %s", got)
@@ -126,7 +126,7 @@ func TestServersThatCloseConnectionsLoseNothing(t *testing.T) {
 		if err != nil {
 			return false
 		}
-		io.Copy(io.Discard, req.Body)
+		_, _ = io.Copy(io.Discard, req.Body)
 		n, _ := handled.LoadOrStore(req.URL.Path, new(atomic.Int64))
 		n.(*atomic.Int64).Add(1)
 		_, err = io.WriteString(conn, okResponse)
@@ -143,7 +143,7 @@ func TestServersThatCloseConnectionsLoseNothing(t *testing.T) {
 		"after a short time without requests": func(_ int64, conn net.Conn) {
 			br := bufio.NewReader(conn)
 			for {
-				conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+				_ = conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 				if !answer(conn, br) {
 					return
 				}
@@ -167,7 +167,7 @@ func TestServersThatCloseConnectionsLoseNothing(t *testing.T) {
 							t.Errorf("%s %s: %v, %v", method, path, resp, err)
 							return
 						}
-						io.Copy(io.Discard, resp.Body)
+						_, _ = io.Copy(io.Discard, resp.Body)
 						resp.Body.Close()
 						if n, ok := handled.Load(path); method == "POST" && (!ok || n.(*atomic.Int64).Load() != 1) {
 							t.Errorf("%s was not handled exactly once", path)
@@ -185,7 +185,7 @@ func TestServersThatCloseConnectionsLoseNothing(t *testing.T) {
 
 func TestHoldsRequestsWhileARevisionWakes(t *testing.T) {
 	r := newRig(t, traffic.Settings{ContainerConcurrency: 2})
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "awake") }))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "awake") }))
 	t.Cleanup(s.Close)
 	var once sync.Once
 	wake := func() { once.Do(func() { time.AfterFunc(20*time.Millisecond, func() { r.add(s.URL) }) }) }
@@ -218,7 +218,7 @@ func TestClientThatLeavesLeavesTheQueue(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, traffic.Settings{})
 			conn := r.dial()
-			io.WriteString(conn, request)
+			_, _ = io.WriteString(conn, request)
 			waitFor(t, "the request to wait", func() bool { return r.sink.wakes.Load() > 0 })
 			conn.Close()
 			waitFor(t, "it to leave", func() bool { return r.book.Meter(rev).InFlight() == 0 })
@@ -234,7 +234,7 @@ func TestClientThatLeavesCancelsTheInstancesWork(t *testing.T) {
 				began, cancelled := make(chan struct{}), make(chan struct{})
 				serveAs(t, r, func(w http.ResponseWriter, req *http.Request) {
 					if phase == "during the response" {
-						io.WriteString(w, "some")
+						_, _ = io.WriteString(w, "some")
 						w.(http.Flusher).Flush()
 					}
 					close(began)
@@ -242,7 +242,7 @@ func TestClientThatLeavesCancelsTheInstancesWork(t *testing.T) {
 					close(cancelled)
 				})
 				ctx, cancel := context.WithCancel(t.Context())
-				go get(r.request("GET", "/", "").WithContext(ctx))
+				go func() { _, _, _ = get(r.request("GET", "/", "").WithContext(ctx)) }()
 				<-began
 				cancel()
 				<-cancelled
@@ -262,8 +262,8 @@ func TestClientSeesAResponseThatBreaksOff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, traffic.Settings{})
 			r.add(raw(t, func(_ int64, conn net.Conn) {
-				http.ReadRequest(bufio.NewReader(conn))
-				io.WriteString(conn, response)
+				_, _ = http.ReadRequest(bufio.NewReader(conn))
+				_, _ = io.WriteString(conn, response)
 			}))
 			status, body, err := get(r.request("GET", "/", ""))
 			if err == nil {
@@ -276,7 +276,7 @@ func TestClientSeesAResponseThatBreaksOff(t *testing.T) {
 func TestRefusesWhenTheQueueIsFull(t *testing.T) {
 	r := newRig(t, traffic.Settings{}, depth(2))
 	for range 2 {
-		io.WriteString(r.dial(), "GET / HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
+		_, _ = io.WriteString(r.dial(), "GET / HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
 	}
 	waitFor(t, "two requests to wait", func() bool { return r.sink.wakes.Load() == 2 })
 	resp, err := http.DefaultTransport.RoundTrip(r.request("GET", "/", ""))
@@ -314,7 +314,7 @@ func TestContainerConcurrencyIsHard(t *testing.T) {
 					for old := worst.Load(); n > old && !worst.CompareAndSwap(old, n); old = worst.Load() {
 					}
 					<-time.After(2 * time.Millisecond)
-					io.WriteString(w, "ok")
+					_, _ = io.WriteString(w, "ok")
 				})
 			}
 			var wg sync.WaitGroup
@@ -342,7 +342,7 @@ func TestDrain(t *testing.T) {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			enter <- name
 			<-leave
-			io.WriteString(w, name)
+			_, _ = io.WriteString(w, name)
 		}))
 		t.Cleanup(s.Close)
 		return s.URL
@@ -393,7 +393,7 @@ func TestShutdownFinishesRequestsInFlight(t *testing.T) {
 	r.serve(func(w http.ResponseWriter, _ *http.Request) {
 		close(began)
 		<-leave
-		io.WriteString(w, "done")
+		_, _ = io.WriteString(w, "done")
 	})
 	result := make(chan string, 1)
 	go func() {

@@ -41,7 +41,7 @@ func (c *call) forwardH1() verdict {
 	if err != nil {
 		return c.settle(err)
 	}
-	conn.SetDeadline(c.firstDeadline()) //nolint:errcheck,gosec // a dead connection shows in Send
+	_ = conn.SetDeadline(c.firstDeadline()) // a dead connection shows in Send
 	stop := context.AfterFunc(ctx, conn.Abort())
 	resp, err := c.exchange(conn)
 	switch {
@@ -127,7 +127,7 @@ func (c *call) exchange(conn *h1.Conn) (h1.Response, error) {
 		out.Announce = names(r.Trailer)
 		// Body and response may flow at once. Without this the server would swallow what is left
 		// of the body the moment the response begins.
-		http.NewResponseController(c.w).EnableFullDuplex() //nolint:errcheck,gosec // HTTP/2 always is
+		_ = http.NewResponseController(c.w).EnableFullDuplex() // HTTP/2 always is
 	}
 	if err := conn.Send(&out); err != nil {
 		return h1.Response{}, err
@@ -177,7 +177,7 @@ func (c *call) respondH1(conn *h1.Conn, resp h1.Response) error {
 		if !body.Ready() {
 			scratch = out.wait()
 			if c.settings.IdleTimeout > 0 {
-				conn.SetDeadline(c.idleDeadline(c.total)) //nolint:errcheck,gosec // a dead connection shows in Next
+				_ = conn.SetDeadline(c.idleDeadline(c.total)) // a dead connection shows in Next
 			}
 		}
 		data, err := body.Next(scratch)
@@ -195,7 +195,7 @@ func (c *call) respondH1(conn *h1.Conn, resp h1.Response) error {
 // relaxDeadline leaves only the total timeout once the response has begun.
 func (c *call) relaxDeadline(conn *h1.Conn) {
 	if c.settings.ResponseStartTimeout > 0 || c.settings.IdleTimeout > 0 {
-		conn.SetDeadline(c.total) //nolint:errcheck,gosec // a dead connection shows in Next
+		_ = conn.SetDeadline(c.total) // a dead connection shows in Next
 	}
 }
 
@@ -262,5 +262,5 @@ func (c *call) breakOff(timeout, gone bool) {
 		return
 	}
 	// The only way net/http offers to end a response so that the client notices, in HTTP/1 and 2.
-	panic(http.ErrAbortHandler)
+	panic(http.ErrAbortHandler) //nolint:forbidigo // net/http knows no other way
 }

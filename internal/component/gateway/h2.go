@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -42,7 +43,7 @@ func (c *call) forwardH2() verdict {
 	if err == nil {
 		c.trust(nil)
 		err = c.respondH2(resp, clock)
-		resp.Body.Close() //nolint:errcheck,gosec // read or given up
+		resp.Body.Close() // read or given up
 	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && c.r.Context().Err() == nil {
@@ -80,20 +81,18 @@ func (c *call) outgoing(ctx context.Context) *http.Request {
 		if len(r.Trailer) > 0 {
 			out.Trailer = r.Trailer
 		}
-		http.NewResponseController(c.w).EnableFullDuplex() //nolint:errcheck,gosec // HTTP/2 always is
+		_ = http.NewResponseController(c.w).EnableFullDuplex() // HTTP/2 always is
 	case len(c.body.whole) > 0:
 		whole := c.body.whole
 		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(whole)), nil }
-		out.Body, _ = out.GetBody() //nolint:errcheck // it cannot fail
+		out.Body, _ = out.GetBody() // it cannot fail
 	}
 	trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
 		if code == http.StatusContinue {
 			return nil
 		}
 		header := c.w.Header()
-		for name, values := range h {
-			header[name] = values
-		}
+		maps.Copy(header, h)
 		c.interim(code, header)
 		clear(header)
 		return nil
@@ -116,9 +115,7 @@ func (c *call) target() *url.URL {
 // respondH2 passes the response on.
 func (c *call) respondH2(resp *http.Response, clock *clock) error {
 	h := c.w.Header()
-	for name, values := range resp.Header {
-		h[name] = values
-	}
+	maps.Copy(h, resp.Header)
 	for _, name := range []string{"Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade"} {
 		delete(h, name)
 	}

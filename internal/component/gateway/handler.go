@@ -41,13 +41,17 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	target, byDefault := choose(rule, r)
 	rev := st.revisions[target.Revision]
 	if rev == nil {
-		refuse(w, refusal{http.StatusServiceUnavailable, "RevisionMissing",
-			"revision " + target.Revision.String() + " is not there (yet)", retrySoon})
+		refuse(w, refusal{
+			http.StatusServiceUnavailable, "RevisionMissing",
+			"revision " + target.Revision.String() + " is not there (yet)", retrySoon,
+		})
 		return
 	}
 	c := calls.Get().(*call)
-	*c = call{g: f.g, w: w, r: r, rev: rev, settings: rev.settings.Load(),
-		arrived: time.Now(), host: r.Host}
+	*c = call{
+		g: f.g, w: w, r: r, rev: rev, settings: rev.settings.Load(),
+		arrived: time.Now(), host: r.Host,
+	}
 	if rule.HostRewrite != "" {
 		c.host = rule.HostRewrite
 	}
@@ -62,7 +66,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func choose(rule *traffic.Rule, r *http.Request) (target traffic.Target, byDefault bool) {
 	n := uint32(0)
 	if len(rule.Targets) > 1 || rule.TagHeader != nil {
-		n = rand.Uint32() //nolint:gosec // a share, no secret
+		n = rand.Uint32() // a share, no secret
 	}
 	if rule.TagHeader == nil {
 		return rule.Pick(n), false
@@ -84,8 +88,8 @@ func probe(w http.ResponseWriter, r *http.Request) bool {
 	if hash := r.Header.Get(headerHash); hash != "" {
 		w.Header().Set(headerHash, hash)
 	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(http.StatusOK)
-	w.Write([]byte(kind)) //nolint:errcheck,gosec // the prober's loss
 	return true
 }
 
@@ -139,8 +143,10 @@ func (c *call) serve() {
 // prepare readies what is sent to the instance.
 func (c *call) prepare() bool {
 	if len(c.r.Header) > maxFields {
-		c.refuse(refusal{http.StatusRequestHeaderFieldsTooLarge, "TooManyHeaders",
-			"the request has too many header fields", ""})
+		c.refuse(refusal{
+			http.StatusRequestHeaderFieldsTooLarge, "TooManyHeaders",
+			"the request has too many header fields", "",
+		})
 		return false
 	}
 	c.uri = c.r.RequestURI

@@ -177,7 +177,7 @@ func splitClients(clients string) func(yield func(int, string) bool) {
 func requestID() string {
 	const digits = "0123456789abcdef"
 	var id [36]byte
-	bits, left := rand.Uint64(), 16 //nolint:gosec // a name, no secret
+	bits, left := rand.Uint64(), 16 // a name, no secret
 	for i := range id {
 		switch i {
 		case 8, 13, 18, 23:
@@ -185,7 +185,7 @@ func requestID() string {
 			continue
 		}
 		if left == 0 {
-			bits, left = rand.Uint64(), 16 //nolint:gosec // as above
+			bits, left = rand.Uint64(), 16
 		}
 		id[i] = digits[bits&15]
 		bits >>= 4

@@ -47,16 +47,24 @@ func TestHeadersTheApplicationSees(t *testing.T) {
 		want    http.Header
 	}{
 		"none": {"", false, base()},
-		"the user's own, untouched": {"Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nX-Mine: a b\r\n", false,
-			with(map[string]string{"Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "X-Mine": "a b"})},
+		"the user's own, untouched": {
+			"Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nX-Mine: a b\r\n", false,
+			with(map[string]string{"Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "X-Mine": "a b"}),
+		},
 		"an ID that is there": {"X-Request-ID: 7\r\n", false, with(map[string]string{"X-Request-Id": "7"})},
 		"internal ones":       {"Knative-Serving-Revision: evil\r\nKnative-Serving-Namespace: x\r\nK-Proxy-Request: 1\r\nK-Passthrough-Lb: 1\r\nK-Original-Host: x\r\n", false, base()},
 		"hop by hop":          {"Connection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 3\r\nProxy-Connection: x\r\nTE: trailers, deflate\r\n", false, with(map[string]string{"Te": "trailers"})},
-		"forwarded by nobody trusted": {"X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil.example\r\n", false,
-			with(map[string]string{"X-Forwarded-For": "1.2.3.4, 127.0.0.1", "Forwarded": "for=1.2.3.4;host=" + host + ";proto=http, for=127.0.0.1"})},
-		"forwarded by a trusted proxy": {"X-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: outer.example\r\n", true,
-			with(map[string]string{"X-Forwarded-For": "2001:db8::1, 127.0.0.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "outer.example",
-				"Forwarded": `for="[2001:db8::1]";host=outer.example;proto=https, for=127.0.0.1`})},
+		"forwarded by nobody trusted": {
+			"X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil.example\r\n", false,
+			with(map[string]string{"X-Forwarded-For": "1.2.3.4, 127.0.0.1", "Forwarded": "for=1.2.3.4;host=" + host + ";proto=http, for=127.0.0.1"}),
+		},
+		"forwarded by a trusted proxy": {
+			"X-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: outer.example\r\n", true,
+			with(map[string]string{
+				"X-Forwarded-For": "2001:db8::1, 127.0.0.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "outer.example",
+				"Forwarded": `for="[2001:db8::1]";host=outer.example;proto=https, for=127.0.0.1`,
+			}),
+		},
 		"forwarded that is there": {"Forwarded: for=9.9.9.9\r\n", false, with(map[string]string{"Forwarded": "for=9.9.9.9"})},
 	}
 	for name, tc := range cases {
@@ -69,7 +77,7 @@ func TestHeadersTheApplicationSees(t *testing.T) {
 			seen := make(chan *http.Request, 1)
 			r.serve(func(_ http.ResponseWriter, req *http.Request) { seen <- req })
 			conn := r.dial()
-			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: "+host+"\r\n"+tc.send+"\r\n")
+			_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: "+host+"\r\n"+tc.send+"\r\n")
 			if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
 				t.Fatal(err)
 			}
@@ -95,7 +103,7 @@ func TestResponseHeadersPassUnchanged(t *testing.T) {
 		h.Set("Connection", "X-Hop")
 		h.Set("X-Hop", "1")
 		h.Set("Keep-Alive", "timeout=5")
-		io.WriteString(w, "<html>")
+		_, _ = io.WriteString(w, "<html>")
 	})
 	resp, err := http.DefaultTransport.RoundTrip(r.request("GET", "/", ""))
 	if err != nil {
@@ -136,7 +144,7 @@ func TestHosts(t *testing.T) {
 			seen := make(chan string, 1)
 			r.serve(func(_ http.ResponseWriter, req *http.Request) { seen <- req.Host })
 			conn := r.dial()
-			io.WriteString(conn, tc.head+"\r\n\r\n")
+			_, _ = io.WriteString(conn, tc.head+"\r\n\r\n")
 			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err != nil || resp.StatusCode != tc.status {
 				t.Fatalf("got %v, %v, want %d", resp, err, tc.status)
@@ -191,7 +199,7 @@ func TestSplitsByPercentAndTagHeader(t *testing.T) {
 	green := types.NamespacedName{Namespace: "default", Name: "green"}
 	for _, rv := range []types.NamespacedName{blue, green} {
 		s := startApp(t, func(w http.ResponseWriter, req *http.Request) {
-			io.WriteString(w, rv.Name+req.Header.Get("Knative-Serving-Default-Route"))
+			_, _ = io.WriteString(w, rv.Name+req.Header.Get("Knative-Serving-Default-Route"))
 		})
 		r.fleet.Observe(fleet.Local, fleet.Instance{ID: types.UID(rv.Name), Revision: rv, Address: s, Ready: true})
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -38,17 +39,17 @@ func newMetrics(r prometheus.Registerer, queued func(yield func(types.Namespaced
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ebb_gateway_requests_total",
 			Help: "Requests by revision and by the status they ended with; 499 means that the client left first.",
-		}, append(revisionLabels[:len(revisionLabels):len(revisionLabels)], "response_code", "response_code_class")),
+		}, append(slices.Clip(revisionLabels), "response_code", "response_code_class")),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "ebb_gateway_request_duration_seconds",
 			Help:    "Time from a request's arrival to its last byte, waiting included.",
 			Buckets: durationBuckets,
-		}, append(revisionLabels[:len(revisionLabels):len(revisionLabels)], "response_code_class")),
+		}, append(slices.Clip(revisionLabels), "response_code_class")),
 		stages: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "ebb_gateway_cold_start_stage_seconds",
 			Help:    "Time each stage of a cold start took of the request that waited for it.",
 			Buckets: coldBuckets,
-		}, append(nameLabels[:len(nameLabels):len(nameLabels)], "stage")),
+		}, append(slices.Clip(nameLabels), "stage")),
 		coldAll: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "ebb_gateway_cold_start_seconds",
 			Help:    "Time from the arrival of a request that waited for an instance to start to its first byte.",

@@ -75,7 +75,7 @@ func TestForwardsRequestAndResponse(t *testing.T) {
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
-		w.Write(body)
+		_, _ = w.Write(body)
 	}
 	cases := map[string]struct {
 		method, path string
@@ -127,8 +127,8 @@ func TestForwardsRequestAndResponse(t *testing.T) {
 func TestForwardsTrailersBothWays(t *testing.T) {
 	app := func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Trailer", "X-Announced")
-		io.Copy(io.Discard, r.Body)
-		w.Write([]byte("body"))
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = w.Write([]byte("body"))
 		w.(http.Flusher).Flush()
 		w.Header().Set("X-Announced", r.Trailer.Get("X-Sum"))
 		w.Header().Set(http.TrailerPrefix+"X-Surprise", "yes")
@@ -177,7 +177,7 @@ func TestStreamsEveryWriteAtOnce(t *testing.T) {
 			if want := fmt.Sprintf("data: %d\n", i); err != nil || line != want {
 				t.Fatalf("event %d: %q, %v", i, line, err)
 			}
-			br.ReadString('\n')
+			_, _ = br.ReadString('\n')
 		}
 		if _, err := br.ReadByte(); err != io.EOF {
 			t.Errorf("the stream ended with %v", err)
@@ -187,7 +187,7 @@ func TestStreamsEveryWriteAtOnce(t *testing.T) {
 
 func TestStreamsBothWaysAtOnce(t *testing.T) {
 	app := func(w http.ResponseWriter, r *http.Request) {
-		http.NewResponseController(w).EnableFullDuplex()
+		_ = http.NewResponseController(w).EnableFullDuplex()
 		w.WriteHeader(http.StatusOK)
 		w.(http.Flusher).Flush()
 		br := bufio.NewReader(r.Body)
@@ -196,7 +196,7 @@ func TestStreamsBothWaysAtOnce(t *testing.T) {
 			if err != nil {
 				return
 			}
-			io.WriteString(w, strings.ToUpper(line))
+			_, _ = io.WriteString(w, strings.ToUpper(line))
 			w.(http.Flusher).Flush()
 		}
 	}
@@ -204,7 +204,7 @@ func TestStreamsBothWaysAtOnce(t *testing.T) {
 		pr, pw := io.Pipe()
 		req := r.request("POST", "/", "")
 		req.Body, req.ContentLength = pr, -1
-		go io.WriteString(pw, "one\n")
+		go func() { _, _ = io.WriteString(pw, "one\n") }()
 		resp, err := c.Do(req)
 		if err != nil {
 			t.Fatal(err)
@@ -213,7 +213,7 @@ func TestStreamsBothWaysAtOnce(t *testing.T) {
 		br := bufio.NewReader(resp.Body)
 		for _, word := range []string{"one", "two", "three"} {
 			if word != "one" {
-				io.WriteString(pw, word+"\n")
+				_, _ = io.WriteString(pw, word+"\n")
 			}
 			if got, err := br.ReadString('\n'); got != strings.ToUpper(word)+"\n" {
 				t.Fatalf("sent %q, got %q, %v", word, got, err)
@@ -231,7 +231,7 @@ func TestPassesOnEarlyHints(t *testing.T) {
 		w.Header().Set("Link", "</style.css>; rel=preload")
 		w.WriteHeader(http.StatusEarlyHints)
 		w.Header().Set("X-Final", "1")
-		w.Write([]byte("done"))
+		_, _ = w.Write([]byte("done"))
 	}
 	eachProtocol(t, app, func(t *testing.T, r *rig, c *http.Client) {
 		var hints []string
@@ -273,8 +273,8 @@ func TestWaitsForContinue(t *testing.T) {
 		if err != nil || !strings.HasPrefix(line, "HTTP/1.1 100") {
 			t.Fatalf("got %q, %v", line, err)
 		}
-		br.ReadString('\n')
-		io.WriteString(conn, "hello")
+		_, _ = br.ReadString('\n')
+		_, _ = io.WriteString(conn, "hello")
 		resp, err := http.ReadResponse(br, nil)
 		if err != nil || resp.StatusCode != 200 {
 			t.Fatalf("got %v, %v", resp, err)
@@ -303,13 +303,13 @@ func TestWebSocket(t *testing.T) {
 			return
 		}
 		defer ws.Close()
-		ws.WriteMessage(websocket.TextMessage, []byte("welcome"))
+		_ = ws.WriteMessage(websocket.TextMessage, []byte("welcome"))
 		for {
 			kind, data, err := ws.ReadMessage()
 			if err != nil {
 				return
 			}
-			ws.WriteMessage(kind, data)
+			_ = ws.WriteMessage(kind, data)
 		}
 	})
 	ws, resp, err := websocket.DefaultDialer.DialContext(t.Context(), "ws://"+r.addr+"/chat", http.Header{"Host": {host}})
@@ -336,7 +336,7 @@ func TestWebSocket(t *testing.T) {
 
 func TestUpgradesToH2C(t *testing.T) {
 	r := newRig(t, traffic.Settings{})
-	r.serve(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") })
+	r.serve(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
 	conn := r.dial()
 	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n", host)
 	br := bufio.NewReader(conn)
@@ -344,9 +344,9 @@ func TestUpgradesToH2C(t *testing.T) {
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatalf("got %v, %v", resp, err)
 	}
-	io.WriteString(conn, http2.ClientPreface)
+	_, _ = io.WriteString(conn, http2.ClientPreface)
 	framer := http2.NewFramer(conn, br)
-	framer.WriteSettings()
+	_ = framer.WriteSettings()
 	for {
 		frame, err := framer.ReadFrame()
 		if err != nil {
@@ -368,12 +368,12 @@ func TestGRPC(t *testing.T) {
 		t.Fatal(err)
 	}
 	srv := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
-		grpc.SetTrailer(ctx, metadata.Pairs("x-trailer", "1"))
+		_ = grpc.SetTrailer(ctx, metadata.Pairs("x-trailer", "1"))
 		return h(ctx, req)
 	}))
 	status := health.NewServer()
 	grpc_health_v1.RegisterHealthServer(srv, status)
-	go srv.Serve(ln)
+	go func() { _ = srv.Serve(ln) }()
 	t.Cleanup(srv.Stop)
 	r.add("http://" + ln.Addr().String())
 

@@ -35,7 +35,7 @@ func refuse(w http.ResponseWriter, f refusal) {
 		h.Set("Retry-After", f.retryAfter)
 	}
 	w.WriteHeader(f.status)
-	w.Write([]byte(f.message + "\n")) //nolint:errcheck,gosec // the client's loss
+	_, _ = w.Write([]byte(f.message + "\n")) // the client's loss
 }
 
 // refuse answers the call in place of an instance.
@@ -62,8 +62,10 @@ func (g *Gateway) refuseHost(w http.ResponseWriter, r *http.Request) {
 func (c *call) refuseAdmission(err error) {
 	switch {
 	case errors.Is(err, admit.ErrQueueFull):
-		c.refuse(refusal{http.StatusServiceUnavailable, "QueueFull",
-			"too many requests wait for revision " + c.rev.name.String(), retrySoon})
+		c.refuse(refusal{
+			http.StatusServiceUnavailable, "QueueFull",
+			"too many requests wait for revision " + c.rev.name.String(), retrySoon,
+		})
 	case errors.Is(err, admit.ErrTimeout):
 		c.refuse(refusal{http.StatusServiceUnavailable, "NoInstance", fmt.Sprintf(
 			"no instance of revision %s took the request in time.\n"+

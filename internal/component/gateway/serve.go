@@ -50,7 +50,7 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener, external bool) err
 		defer g.mu.Unlock()
 		delete(g.servers, srv)
 	}()
-	stop := context.AfterFunc(ctx, func() { srv.Close() }) //nolint:errcheck,gosec // the end
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
 	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving on %s: %w", ln.Addr(), err)

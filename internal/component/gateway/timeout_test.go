@@ -23,18 +23,18 @@ func TestTimeouts(t *testing.T) {
 					<-req.Context().Done()
 				}
 			}
-			io.Copy(io.Discard, req.Body)
+			_, _ = io.Copy(io.Discard, req.Body)
 			at("before the response")
 			w.WriteHeader(http.StatusOK)
-			io.WriteString(w, "start ")
+			_, _ = io.WriteString(w, "start ")
 			w.(http.Flusher).Flush()
 			for range 4 {
 				<-time.After(short / 3)
-				io.WriteString(w, "tick ")
+				_, _ = io.WriteString(w, "tick ")
 				w.(http.Flusher).Flush()
 			}
 			at("during the body")
-			io.WriteString(w, "end")
+			_, _ = io.WriteString(w, "end")
 		}
 	}
 	const whole = "start tick tick tick tick end"
@@ -79,7 +79,7 @@ func TestConnectionIsUsableAfterATimeout(t *testing.T) {
 		if req.URL.Path == "/slow" {
 			<-req.Context().Done()
 		}
-		io.WriteString(w, "ok")
+		_, _ = io.WriteString(w, "ok")
 	})
 	conn := r.dial()
 	br := bufio.NewReader(conn)
@@ -87,12 +87,12 @@ func TestConnectionIsUsableAfterATimeout(t *testing.T) {
 		path   string
 		status int
 	}{{"/slow", 504}, {"/fast", 200}, {"/slow", 504}, {"/fast", 200}} {
-		io.WriteString(conn, "GET "+want.path+" HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
+		_, _ = io.WriteString(conn, "GET "+want.path+" HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
 		resp, err := http.ReadResponse(br, nil)
 		if err != nil || resp.StatusCode != want.status {
 			t.Fatalf("%s: %v, %v", want.path, resp, err)
 		}
-		io.Copy(io.Discard, resp.Body)
+		_, _ = io.Copy(io.Discard, resp.Body)
 	}
 }
 
@@ -122,9 +122,9 @@ func TestWebSocketTimeouts(t *testing.T) {
 				}
 				defer ws.Close()
 				if tc.speaks {
-					ws.WriteMessage(websocket.TextMessage, []byte("hello"))
+					_ = ws.WriteMessage(websocket.TextMessage, []byte("hello"))
 				}
-				ws.ReadMessage() // until it is closed
+				_, _, _ = ws.ReadMessage() // until it is closed
 			})
 			ws, _, err := websocket.DefaultDialer.DialContext(t.Context(), "ws://"+r.addr, http.Header{"Host": {host}})
 			if err != nil {
@@ -136,7 +136,7 @@ func TestWebSocketTimeouts(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			ws.SetReadDeadline(time.Now().Add(5 * short))
+			_ = ws.SetReadDeadline(time.Now().Add(5 * short))
 			_, _, err = ws.ReadMessage()
 			if ended := err != nil && !strings.Contains(err.Error(), "i/o timeout"); ended != tc.ends {
 				t.Errorf("ended = %v (%v), want %v", ended, err, tc.ends)

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"maps"
 	"net/http"
 	"strconv"
 	"time"
@@ -23,13 +24,9 @@ func (c *call) timing(h http.Header) {
 	now := time.Now()
 	at := map[string]time.Time{}
 	if c.g.config.Timeline != nil {
-		for stage, t := range c.g.config.Timeline(c.rev.name) {
-			at[stage] = t
-		}
+		maps.Copy(at, c.g.config.Timeline(c.rev.name))
 	}
-	for stage, t := range c.rev.admitter.Stamps(c.slot) {
-		at[stage] = t
-	}
+	maps.Copy(at, c.rev.admitter.Stamps(c.slot))
 	var field []byte
 	add := func(stage string, d time.Duration) {
 		if len(field) > 0 {

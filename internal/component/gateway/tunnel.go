@@ -34,7 +34,7 @@ func (c *call) tunnel(conn *h1.Conn) verdict {
 	head := c.w.Header()
 	client, buffered, err := http.NewResponseController(c.w).Hijack()
 	if err != nil {
-		conn.Close() //nolint:errcheck,gosec // nothing to tunnel to
+		conn.Close() // nothing to tunnel to
 		c.refuseBroken("UpgradeFailed", "the connection cannot switch protocols")
 		return over
 	}
@@ -51,7 +51,7 @@ func (c *call) tunnel(conn *h1.Conn) verdict {
 	t.answered.Store(len(ahead) > 0)
 	t.moved.Store(time.Now().UnixNano())
 	for _, side := range []net.Conn{client, backend} {
-		side.SetDeadline(time.Time{}) //nolint:errcheck,gosec // a dead connection shows at once
+		_ = side.SetDeadline(time.Time{}) // a dead connection shows at once
 	}
 	stop := t.watch(c)
 	defer stop()
@@ -61,10 +61,10 @@ func (c *call) tunnel(conn *h1.Conn) verdict {
 
 // writeSwitch tells the client that the protocol switches, and what the instance sent already.
 func writeSwitch(w *bufio.Writer, head http.Header, ahead []byte) error {
-	w.WriteString("HTTP/1.1 101 Switching Protocols\r\n") //nolint:errcheck,gosec // Flush tells
-	head.Write(w)                                         //nolint:errcheck,gosec // Flush tells
-	w.WriteString("\r\n")                                 //nolint:errcheck,gosec // Flush tells
-	w.Write(ahead)                                        //nolint:errcheck,gosec // Flush tells
+	_, _ = w.WriteString("HTTP/1.1 101 Switching Protocols\r\n") // Flush tells
+	_ = head.Write(w)                                            // Flush tells
+	_, _ = w.WriteString("\r\n")                                 // Flush tells
+	_, _ = w.Write(ahead)                                        // Flush tells
 	return w.Flush()
 }
 
@@ -84,11 +84,11 @@ func (t *tunnel) join(fromClient *bufio.Reader) {
 // half ends the direction to dst; the other one gets a little time.
 func (t *tunnel) half(dst, src net.Conn) {
 	if h, ok := dst.(interface{ CloseWrite() error }); ok {
-		h.CloseWrite() //nolint:errcheck,gosec // it may have ended
+		_ = h.CloseWrite() // it may have ended
 	}
 	limit := time.Now().Add(lastWords)
-	dst.SetReadDeadline(limit)  //nolint:errcheck,gosec // it may have ended
-	src.SetWriteDeadline(limit) //nolint:errcheck,gosec // it may have ended
+	_ = dst.SetReadDeadline(limit)  // it may have ended
+	_ = src.SetWriteDeadline(limit) // it may have ended
 }
 
 // heard notes that the instance sent something.
@@ -168,8 +168,8 @@ func (t *tunnel) watch(c *call) (stop func()) {
 // close ends both connections.
 func (t *tunnel) close() {
 	t.once.Do(func() {
-		t.client.Close()  //nolint:errcheck,gosec // over
-		t.backend.Close() //nolint:errcheck,gosec // over
+		t.client.Close()
+		t.backend.Close()
 	})
 }
 

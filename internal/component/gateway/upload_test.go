@@ -21,14 +21,14 @@ func TestEarlyAnswerToAnUpload(t *testing.T) {
 	refuse := "HTTP/1.1 413 Request Entity Too Large\r\nContent-Length: 3\r\n\r\nbig"
 	cases := map[string]func(conn net.Conn){
 		"and the instance goes on reading": func(conn net.Conn) {
-			http.ReadRequest(bufio.NewReader(conn))
-			io.WriteString(conn, refuse)
-			io.Copy(io.Discard, conn)
+			_, _ = http.ReadRequest(bufio.NewReader(conn))
+			_, _ = io.WriteString(conn, refuse)
+			_, _ = io.Copy(io.Discard, conn)
 		},
 		"and the instance stops reading": func(conn net.Conn) {
-			http.ReadRequest(bufio.NewReader(conn))
-			io.WriteString(conn, refuse)
-			conn.(*net.TCPConn).CloseWrite()
+			_, _ = http.ReadRequest(bufio.NewReader(conn))
+			_, _ = io.WriteString(conn, refuse)
+			_ = conn.(*net.TCPConn).CloseWrite()
 			<-time.After(50 * time.Millisecond)
 		},
 	}
@@ -41,7 +41,7 @@ func TestEarlyAnswerToAnUpload(t *testing.T) {
 				const size = 8 << 20
 				fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\nstart", host, size)
 				if sends == "all" {
-					go io.WriteString(conn, strings.Repeat("x", size-5))
+					go func() { _, _ = io.WriteString(conn, strings.Repeat("x", size-5)) }()
 				}
 				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 				if err != nil || resp.StatusCode != 413 {
@@ -89,7 +89,7 @@ func TestTunnelsDoNotHoldUpDraining(t *testing.T) {
 		}
 		defer ws.Close()
 		<-stop // as on SIGTERM: say good-bye and leave
-		ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseGoingAway, "bye"), time.Now().Add(time.Second))
+		_ = ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseGoingAway, "bye"), time.Now().Add(time.Second))
 	}))
 	t.Cleanup(s.Close)
 	id := r.add(s.URL)

@@ -7,6 +7,7 @@ package traffic
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -83,9 +84,7 @@ func Build(rules []Rule, settings map[types.NamespacedName]Settings) (*Table, er
 		rules:    make(map[string]*Rule, len(rules)),
 		settings: make(map[types.NamespacedName]Settings, len(settings)),
 	}
-	for rev, s := range settings {
-		t.settings[rev] = s
-	}
+	maps.Copy(t.settings, settings)
 	var errs []error
 	kept := make([]Rule, 0, len(rules)) // one allocation for all, so that neighbours share cache lines
 	for _, r := range rules {

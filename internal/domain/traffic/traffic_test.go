@@ -86,7 +86,8 @@ func TestBuildTellsWhatIsWrongAndKeepsTheRest(t *testing.T) {
 	for what, tc := range cases {
 		t.Run(what, func(t *testing.T) {
 			table, err := traffic.Build([]traffic.Rule{
-				{Host: "good.example", Route: name("first"), Targets: share(100)}, tc.rule,
+				{Host: "good.example", Route: name("first"), Targets: share(100)},
+				tc.rule,
 				{Host: "last.example", Route: name("last"), Targets: share(100)},
 			}, nil)
 			if !errors.Is(err, traffic.ErrInvalid) {

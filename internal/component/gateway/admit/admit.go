@@ -179,7 +179,7 @@ func (a *Admitter) Release(s *Slot) {
 	closing := a.freed(s)
 	a.mu.Unlock()
 	if closing != nil {
-		closing.Close() //nolint:errcheck,gosec // connections of an instance that is gone
+		closing.Close() // connections of an instance that is gone
 	}
 }
 
@@ -200,7 +200,7 @@ func (a *Admitter) ReleaseUpgraded(s *Slot) {
 	closing := a.freed(s)
 	a.mu.Unlock()
 	if closing != nil {
-		closing.Close() //nolint:errcheck,gosec // connections of an instance that is gone
+		closing.Close() // connections of an instance that is gone
 	}
 }
 

@@ -347,7 +347,7 @@ func chaos(t *testing.T, limit int) {
 			case 1:
 				b.set(id, false)
 			case 2:
-				wg.Go(func() { b.Drain(t.Context(), types.UID(id)) })
+				wg.Go(func() { _ = b.Drain(t.Context(), types.UID(id)) })
 			default:
 				b.set(id, true)
 			}

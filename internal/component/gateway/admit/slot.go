@@ -57,7 +57,7 @@ func (a *Admitter) Refresh() {
 	closing := a.refresh(a.config.Instances())
 	a.mu.Unlock()
 	for _, c := range closing {
-		c.Close() //nolint:errcheck,gosec // connections of an instance that is gone
+		c.Close() // connections of an instance that is gone
 	}
 }
 

@@ -84,7 +84,7 @@ func (b *Body) read(scratch []byte) ([]byte, error) {
 			n = int(min(int64(n), b.left))
 		}
 		data, err := br.Peek(n)
-		br.Discard(n) //nolint:errcheck,gosec // they were just peeked at
+		_, _ = br.Discard(n) // they were just peeked at
 		return data, err
 	}
 	if b.kind != endless && b.left < int64(len(scratch)) {
@@ -106,7 +106,7 @@ func (b *Body) Ready() bool {
 	if b.kind != chunks || b.left > 0 {
 		return true
 	}
-	ahead, _ := b.c.br.Peek(n) //nolint:errcheck // they are buffered
+	ahead, _ := b.c.br.Peek(n) // they are buffered
 	if b.between {
 		ahead = bytes.TrimPrefix(ahead, []byte("\r\n"))
 	}

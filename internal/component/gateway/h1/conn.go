@@ -70,7 +70,7 @@ var (
 
 func newConn(p *Pool, nc net.Conn) *Conn {
 	c := &Conn{conn: nc, pool: p, sock: kernelOf(nc)}
-	c.abort = func() { c.Close() } //nolint:errcheck,gosec // a connection given up
+	c.abort = func() { c.Close() } // a connection given up
 	return c
 }
 
@@ -149,7 +149,7 @@ func (c *Conn) arrived(err error) bool {
 // Take hands the connection over to the caller, with what was read beyond the response's head. It
 // is for connections that switched to another protocol.
 func (c *Conn) Take() (net.Conn, []byte) {
-	ahead, _ := c.br.Peek(c.br.Buffered()) //nolint:errcheck // they are buffered
+	ahead, _ := c.br.Peek(c.br.Buffered()) // they are buffered
 	ahead = append([]byte(nil), ahead...)
 	c.end()
 	return c.conn, ahead

@@ -55,8 +55,8 @@ func answering(t *testing.T, answer string) *h1.Pool {
 			if err != nil {
 				return
 			}
-			io.Copy(io.Discard, req.Body)
-			io.WriteString(conn, answer)
+			_, _ = io.Copy(io.Discard, req.Body)
+			_, _ = io.WriteString(conn, answer)
 			if strings.Contains(answer, "close") || !strings.Contains(answer, "\r\n\r\n") || strings.HasPrefix(answer, "X") {
 				return
 			}
@@ -71,7 +71,7 @@ func exchange(t *testing.T, p *h1.Pool, r h1.Request) (h1.Response, http.Header,
 	if err != nil {
 		return h1.Response{}, nil, "", err
 	}
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
 	if r.Host == "" {
 		r.Host, r.URI = "test", "/"
 	}
@@ -86,7 +86,7 @@ func exchange(t *testing.T, p *h1.Pool, r h1.Request) (h1.Response, http.Header,
 				data, err = resp.Body.Next(scratch)
 				body.Write(data)
 			}
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				p.Done(c, time.Now())
 				return resp, header, body.String(), nil
 			}
@@ -169,12 +169,12 @@ func FuzzReceive(f *testing.F) {
 	f.Fuzz(func(t *testing.T, answer string, slow bool) {
 		client, server := net.Pipe()
 		go func() {
-			go io.Copy(io.Discard, server)
+			go func() { _, _ = io.Copy(io.Discard, server) }()
 			var src io.Reader = strings.NewReader(answer)
 			if slow {
 				src = iotest.OneByteReader(src)
 			}
-			io.Copy(server, src)
+			_, _ = io.Copy(server, src)
 			server.Close()
 		}()
 		p := h1.NewPool(netip.AddrPort{}, func(context.Context, netip.AddrPort) (net.Conn, error) { return client, nil })
@@ -208,8 +208,8 @@ func TestSend(t *testing.T) {
 				buf := make([]byte, len(tc.want))
 				n, _ := io.ReadFull(conn, buf)
 				got <- string(buf[:n])
-				io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-				conn.CloseWrite()
+				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+				_ = conn.CloseWrite()
 				rest, _ := io.ReadAll(conn)
 				got <- string(rest)
 			})
@@ -235,21 +235,21 @@ func TestWhatWasSentWhenAConnectionEnds(t *testing.T) {
 		want  error
 	}{
 		"it closed before": {func(n int, conn *net.TCPConn) {
-			http.ReadRequest(bufio.NewReader(conn))
-			io.WriteString(conn, ok)
+			_, _ = http.ReadRequest(bufio.NewReader(conn))
+			_, _ = io.WriteString(conn, ok)
 		}, true, h1.ErrUnsent},
 		"it read and closed": {func(n int, conn *net.TCPConn) {
 			br := bufio.NewReader(conn)
-			http.ReadRequest(br)
-			io.WriteString(conn, ok)
-			http.ReadRequest(br)
+			_, _ = http.ReadRequest(br)
+			_, _ = io.WriteString(conn, ok)
+			_, _ = http.ReadRequest(br)
 		}, false, h1.ErrDied},
 		"it read and reset": {func(n int, conn *net.TCPConn) {
 			br := bufio.NewReader(conn)
-			http.ReadRequest(br)
-			io.WriteString(conn, ok)
-			http.ReadRequest(br)
-			conn.SetLinger(0)
+			_, _ = http.ReadRequest(br)
+			_, _ = io.WriteString(conn, ok)
+			_, _ = http.ReadRequest(br)
+			_ = conn.SetLinger(0)
 		}, false, h1.ErrDied},
 	}
 	for name, tc := range cases {

@@ -34,7 +34,7 @@ func kernelOf(nc net.Conn) kernel {
 	}
 	q := &question{}
 	q.peek = func(fd uintptr) {
-		q.fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP} //nolint:gosec // a file descriptor
+		q.fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP} // a file descriptor
 		q.ready, q.err = unix.Poll(q.fds[:], 0)
 	}
 	return kernel{raw: raw, ask: q}
@@ -65,7 +65,7 @@ func (k kernel) acked() (int64, bool) {
 	}); e != nil || err != nil {
 		return 0, false
 	}
-	return int64(info.Bytes_acked), true //nolint:gosec // far below the limit
+	return int64(info.Bytes_acked), true // far below the limit
 }
 
 // PeerClosed reports whether the other side of a TCP connection has ended it, even while there is
@@ -81,7 +81,7 @@ func PeerClosed(nc net.Conn) bool {
 	}
 	closed := false
 	err = raw.Control(func(fd uintptr) {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}} //nolint:gosec // a file descriptor
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}} // a file descriptor
 		if n, err := unix.Poll(fds, 0); err == nil && n > 0 {
 			closed = fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
 		}

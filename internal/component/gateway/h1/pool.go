@@ -70,7 +70,7 @@ func (p *Pool) Get(ctx context.Context, now time.Time, repeatable bool) (*Conn, 
 			return c, nil
 		}
 		p.sawClosed(c)
-		c.Close() //nolint:errcheck,gosec // closed by the other side
+		c.Close() // closed by the other side
 	}
 	return p.Dial(ctx)
 }
@@ -103,14 +103,14 @@ func (p *Pool) take(now time.Time, repeatable bool) (c *Conn, sample bool) {
 func (p *Pool) examine(c *Conn) {
 	if !c.sock.silent() {
 		p.sawClosed(c)
-		c.Close() //nolint:errcheck,gosec // closed by the other side
+		c.Close() // closed by the other side
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.trust.sawAlive(c.idle)
 	if p.closed {
-		c.Close() //nolint:errcheck,gosec // the instance is gone
+		c.Close() // the instance is gone
 		return
 	}
 	p.idle = append(p.idle, nil)
@@ -165,7 +165,7 @@ func (p *Pool) Done(c *Conn, now time.Time) {
 	clean := c.keep && c.br.Buffered() == 0 && !c.closed.Load() && (c.pump == nil || c.pump.complete())
 	c.end()
 	if !clean || !p.put(c, now) {
-		c.Close() //nolint:errcheck,gosec // no longer needed
+		c.Close() // no longer needed
 	}
 }
 
@@ -174,7 +174,7 @@ func (p *Pool) Discard(c *Conn) {
 	if c.reused && c.deserted {
 		p.sawClosed(c)
 	}
-	c.Close() //nolint:errcheck,gosec // given up
+	c.Close()
 	c.end()
 }
 
@@ -211,7 +211,7 @@ func (p *Pool) expire() {
 	}
 	p.mu.Unlock()
 	for _, c := range dead {
-		c.Close() //nolint:errcheck,gosec // idle for too long
+		c.Close() // idle for too long
 	}
 }
 
@@ -226,7 +226,7 @@ func (p *Pool) Close() error {
 	}
 	p.mu.Unlock()
 	for _, c := range idle {
-		c.Close() //nolint:errcheck,gosec // the instance is gone
+		c.Close() // the instance is gone
 	}
 	return nil
 }

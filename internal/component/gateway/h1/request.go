@@ -85,43 +85,54 @@ func (c *Conn) answered() bool {
 	return err == nil
 }
 
-func (c *Conn) writeHead(r *Request) {
-	w := c.bw
-	put := func(parts ...string) {
-		for _, p := range parts {
-			w.WriteString(p) //nolint:errcheck,gosec // a bufio.Writer keeps the error for Flush
-		}
+// put writes text; a bufio.Writer keeps an error for Flush.
+func (c *Conn) put(parts ...string) {
+	for _, p := range parts {
+		_, _ = c.bw.WriteString(p)
 	}
-	put(r.Method, " ", r.URI, " HTTP/1.1\r\nHost: ", r.Host, "\r\n")
+}
+
+func (c *Conn) writeHead(r *Request) {
+	c.put(r.Method, " ", r.URI, " HTTP/1.1\r\nHost: ", r.Host, "\r\n")
 	for name, values := range r.Header {
 		if !httpguts.ValidHeaderFieldName(name) {
 			continue
 		}
 		for _, v := range values {
-			put(name, ": ", v, "\r\n")
+			c.put(name, ": ", v, "\r\n")
 		}
 	}
-	switch {
-	case r.Stream != nil && r.Length < 0:
-		put("Transfer-Encoding: chunked\r\n")
-		if r.Announce != "" {
-			put("Trailer: ", r.Announce, "\r\n")
-		}
-	case r.Stream != nil:
-		put("Content-Length: ", strconv.FormatInt(r.Length, 10), "\r\n")
-	case len(r.Whole) > 0 || bodyExpected(r.Method):
-		var digits [20]byte
-		put("Content-Length: ")
-		w.Write(strconv.AppendInt(digits[:0], int64(len(r.Whole)), 10)) //nolint:errcheck,gosec // as above
-		put("\r\n")
-	}
-	if r.Stream != nil && r.Expect {
-		put("Expect: 100-continue\r\n")
+	if r.Stream != nil {
+		c.frameStream(r)
+	} else if len(r.Whole) > 0 || bodyExpected(r.Method) {
+		c.putLength(int64(len(r.Whole)))
 	}
 	if r.Upgrade != "" {
-		put("Connection: Upgrade\r\nUpgrade: ", r.Upgrade, "\r\n")
+		c.put("Connection: Upgrade\r\nUpgrade: ", r.Upgrade, "\r\n")
 	}
-	put("\r\n")
+	c.put("\r\n")
+}
+
+// frameStream tells how a streamed body ends.
+func (c *Conn) frameStream(r *Request) {
+	switch {
+	case r.Length >= 0:
+		c.putLength(r.Length)
+	case r.Announce != "":
+		c.put("Transfer-Encoding: chunked\r\nTrailer: ", r.Announce, "\r\n")
+	default:
+		c.put("Transfer-Encoding: chunked\r\n")
+	}
+	if r.Expect {
+		c.put("Expect: 100-continue\r\n")
+	}
+}
+
+func (c *Conn) putLength(n int64) {
+	var digits [20]byte
+	c.put("Content-Length: ")
+	_, _ = c.bw.Write(strconv.AppendInt(digits[:0], n, 10))
+	c.put("\r\n")
 }
 
 // bodyExpected tells the methods whose empty body is worth saying.
@@ -188,7 +199,7 @@ func (p *pump) run() {
 			return
 		default:
 			p.source = err
-			p.c.Close() //nolint:errcheck,gosec // half a body must not look like a whole one
+			p.c.Close() // half a body must not look like a whole one
 			return
 		}
 	}

@@ -80,29 +80,37 @@ func (c *Conn) readHead() error {
 	c.head = c.head[:0]
 	for {
 		line, err := c.br.ReadSlice('\n')
-		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			if len(c.head) > 0 || len(line) > 0 {
-				return fmt.Errorf("%w: %w", ErrMalformed, err)
-			}
-			return c.lost(err)
+		whole := err == nil
+		if !whole && !errors.Is(err, bufio.ErrBufferFull) {
+			return c.headCut(len(line), err)
 		}
 		if len(c.head)+len(line) > maxHead {
 			return fmt.Errorf("%w: header above %d bytes", ErrMalformed, maxHead)
 		}
-		whole := err == nil
-		startsLine := len(c.head) == 0 || c.head[len(c.head)-1] == '\n'
-		if startsLine && whole && len(bytes.TrimRight(line, "\r\n")) == 0 {
-			if len(c.head) == 0 {
-				return fmt.Errorf("%w: empty status line", ErrMalformed)
+		if len(c.head) > 0 && c.head[len(c.head)-1] == '\n' { // the line begins here
+			if whole && len(bytes.TrimRight(line, "\r\n")) == 0 {
+				return nil
 			}
-			return nil
-		}
-		if startsLine && len(c.head) > 0 && (line[0] == ' ' || line[0] == '\t') {
-			for i := len(c.head) - 1; c.head[i] == '\n' || c.head[i] == '\r'; i-- {
-				c.head[i] = ' '
+			if line[0] == ' ' || line[0] == '\t' {
+				c.unfold()
 			}
 		}
-		c.head = append(c.head, line...)
+		c.head = append(c.head, line...) // an empty first line is no status line
+	}
+}
+
+// headCut tells what it means that the connection ended after some of the head.
+func (c *Conn) headCut(partial int, err error) error {
+	if len(c.head) > 0 || partial > 0 {
+		return fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return c.lost(err)
+}
+
+// unfold replaces the end of the line before by spaces.
+func (c *Conn) unfold() {
+	for i := len(c.head) - 1; c.head[i] == '\n' || c.head[i] == '\r'; i-- {
+		c.head[i] = ' '
 	}
 }
 
