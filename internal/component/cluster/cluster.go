@@ -148,7 +148,10 @@ func (c *Cluster) launch(ctx context.Context, host net.Listener) error {
 		stopAll()
 		return err
 	}
-	c.api.Go(func() { c.report("kube-apiserver", apiCtx, c.server.run(apiCtx)) })
+	if err := c.creds.forget(); err != nil {
+		c.log.Warn("removing the token file", "error", err)
+	}
+	c.api.Go(func() { c.report(apiCtx, "kube-apiserver", c.server.run(apiCtx)) })
 	c.parts.Go(func() { c.follow(allCtx) })
 	return nil
 }
@@ -159,11 +162,11 @@ func (c *Cluster) follow(ctx context.Context) {
 		return // stopped before
 	}
 	close(c.ready)
-	c.parts.Go(func() { c.report("kube-controller-manager", ctx, c.runControllers(ctx)) })
-	c.parts.Go(func() { c.report("kube-scheduler", ctx, c.runScheduler(ctx)) })
+	c.parts.Go(func() { c.report(ctx, "kube-controller-manager", c.runControllers(ctx)) })
+	c.parts.Go(func() { c.report(ctx, "kube-scheduler", c.runScheduler(ctx)) })
 	c.parts.Go(func() { c.renew(ctx) })
 	if err := c.registerLocals(ctx); err != nil {
-		c.report("registering local APIs", ctx, err)
+		c.report(ctx, "registering local APIs", err)
 		return
 	}
 	if c.server.waitReady(ctx) == nil {
@@ -172,7 +175,7 @@ func (c *Cluster) follow(ctx context.Context) {
 }
 
 // report hands the first unexpected end of a part to Done.
-func (c *Cluster) report(part string, ctx context.Context, err error) {
+func (c *Cluster) report(ctx context.Context, part string, err error) {
 	if ctx.Err() != nil {
 		if err != nil && !errors.Is(err, context.Canceled) {
 			c.log.Debug("part ended", "part", part, "error", err)

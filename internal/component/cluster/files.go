@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -25,12 +26,11 @@ const renewEvery = 12 * time.Hour
 
 // files are the keys and certificates the parts are given by name.
 type files struct {
-	ca, front            *pki.Authority
-	serving, kubelet     pki.Pair
-	proxy, admin         pki.Pair
-	tokenKey, tokenPub   string
-	localCert            func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	etcdSocket, localDir string
+	ca, front          *pki.Authority
+	serving, kubelet   pki.Pair
+	proxy, admin       pki.Pair
+	tokenKey, tokenPub string
+	localCert          func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 }
 
 // prepareFiles makes or renews whatever is missing or near its end.
@@ -60,7 +60,7 @@ func prepareFiles(cfg Config, now time.Time) (f files, err error) {
 			return f, err
 		}
 	}
-	if f.localCert, err = localCertificate(f.ca, cfg.Locals, now); err != nil {
+	if f.localCert, err = localCertificate(f.ca, cfg.Locals); err != nil {
 		return f, err
 	}
 	return f, writeKubeconfig(cfg.Folder.Kubeconfig(), cfg.APIAddress, f)
@@ -92,7 +92,7 @@ func nodeTLS(ca *pki.Authority, name string, addresses []netip.Addr) (*tls.Confi
 	}, nil
 }
 
-func localCertificate(ca *pki.Authority, all []Local, _ time.Time) (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
+func localCertificate(ca *pki.Authority, all []Local) (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
 	if len(all) == 0 {
 		return nil, nil
 	}
@@ -132,6 +132,9 @@ func newCredentials(folder config.Folder) (credentials, error) {
 	w.Flush()
 	return c, pki.WriteFile(c.file, []byte(text.String()))
 }
+
+// forget removes the token file, which has been read.
+func (c credentials) forget() error { return os.Remove(c.file) }
 
 // renew keeps certificates fresh in a process that runs for long; those who use them reread the files.
 func (c *Cluster) renew(ctx context.Context) {
