@@ -163,7 +163,11 @@ func (n *Node) Run(caller context.Context) error {
 	g.Go(func() error { return n.runNode(ctx, registered) })
 	if !cache.WaitForCacheSync(ctx.Done(), n.synced...) {
 		n.cancel()
-		return errors.Join(g.Wait(), context.Cause(ctx))
+		err := g.Wait()
+		if caller.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("listing pods and services: %w", errors.Join(err, context.Cause(ctx)))
 	}
 	n.adopt(ctx, sandboxes)
 	controller, err := n.podController()

@@ -41,24 +41,34 @@ type stage struct {
 
 func newStage(t *testing.T, objects ...runtime.Object) *stage {
 	s := &stage{t: t, client: fake.NewClientset(objects...), runtime: podtest.NewRuntime(), observer: &podtest.Observer{}, dir: t.TempDir()}
-	s.client.PrependReactor("create", "serviceaccounts", func(a k8stesting.Action) (bool, runtime.Object, error) {
+	grantTokens(s.client)
+	s.start()
+	return s
+}
+
+// grantTokens makes the API in memory answer token requests.
+func grantTokens(client *fake.Clientset) {
+	client.PrependReactor("create", "serviceaccounts", func(a k8stesting.Action) (bool, runtime.Object, error) {
 		if a.GetSubresource() != "token" {
 			return false, nil, nil
 		}
 		return true, &authv1.TokenRequest{Status: authv1.TokenRequestStatus{Token: "a-token", ExpirationTimestamp: metav1.NewTime(time.Now().Add(time.Hour))}}, nil
 	})
-	s.start()
-	return s
 }
 
 // start runs a node until the test ends or it is let go.
 func (s *stage) start() {
-	n, err := node.New(node.Config{
+	s.run(node.Config{
 		Name: "here", Version: "test", Client: s.client, Runtime: s.runtime, Images: &podtest.Images{}, Handlers: []string{"runc"},
 		Address: netip.MustParseAddr("192.0.2.1"), DNS: netip.MustParseAddr("192.0.2.53"), DataDir: s.dir, Observer: s.observer,
 		Log:  slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("connection refused") },
 	})
+}
+
+// run runs a node of that configuration.
+func (s *stage) run(c node.Config) {
+	n, err := node.New(c)
 	if err != nil {
 		s.t.Fatal(err)
 	}
