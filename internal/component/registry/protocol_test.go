@@ -56,7 +56,7 @@ func TestRefusals(t *testing.T) {
 	}
 	for what, c := range cases {
 		t.Run(what, func(t *testing.T) {
-			status, _, body := do(t, c.method, addr, c.path, c.body, c.header)
+			status, _, body := do(t, c.method, addr+c.path, c.body, c.header)
 			if status != c.status || errorCode(body) != c.code {
 				t.Errorf("got %d %s, want %d %s", status, body, c.status, c.code)
 			}
@@ -67,7 +67,7 @@ func TestRefusals(t *testing.T) {
 func TestWebPagesAreRefused(t *testing.T) {
 	_, addr := serve(t, Config{Dir: t.TempDir()})
 	for _, path := range []string{"/v2/app/blobs/uploads/", "/collect"} {
-		status, _, _ := do(t, http.MethodPost, addr, path, "", http.Header{"Origin": {"https://example.com"}})
+		status, _, _ := do(t, http.MethodPost, addr+path, "", http.Header{"Origin": {"https://example.com"}})
 		if status != http.StatusForbidden {
 			t.Errorf("POST %s from a web page: %d", path, status)
 		}
@@ -83,7 +83,7 @@ func TestChunkedUpload(t *testing.T) {
 		if contentRange != "" {
 			header.Set("Content-Range", contentRange)
 		}
-		code, got, answer := do(t, method, addr, path, body, header)
+		code, got, answer := do(t, method, addr+path, body, header)
 		if code != want || wantRange != "" && got.Get("Range") != wantRange {
 			t.Fatalf("%s %q: %d, range %q, %s; want %d, %q", method, body, code, got.Get("Range"), answer, want, wantRange)
 		}
@@ -96,15 +96,15 @@ func TestChunkedUpload(t *testing.T) {
 	step(http.MethodPut, location+"?digest="+whole, "gh", "6-7", 201, "")
 	step(http.MethodGet, location, "", "", 404, "")
 
-	code, header, body := do(t, http.MethodGet, addr, "/v2/app/blobs/"+whole, "", http.Header{"Range": {"bytes=2-4"}})
+	code, header, body := do(t, http.MethodGet, addr+"/v2/app/blobs/"+whole, "", http.Header{"Range": {"bytes=2-4"}})
 	if code != http.StatusPartialContent || body != "cde" || header.Get("Content-Range") != "bytes 2-4/8" {
 		t.Errorf("range: %d %q %v", code, body, header)
 	}
-	code, header, _ = do(t, http.MethodPost, addr, "/v2/other/blobs/uploads/?mount="+whole+"&from=app", "", nil)
+	code, header, _ = do(t, http.MethodPost, addr+"/v2/other/blobs/uploads/?mount="+whole+"&from=app", "", nil)
 	if code != http.StatusCreated || header.Get("Docker-Content-Digest") != whole {
 		t.Errorf("mount: %d %v", code, header)
 	}
-	code, header, _ = do(t, http.MethodPost, addr, "/v2/other/blobs/uploads/?mount="+someDigest+"&from=app", "", nil)
+	code, header, _ = do(t, http.MethodPost, addr+"/v2/other/blobs/uploads/?mount="+someDigest+"&from=app", "", nil)
 	if code != http.StatusAccepted || header.Get("Location") == "" {
 		t.Errorf("mount of a blob that is not there: %d %v", code, header)
 	}
@@ -117,17 +117,17 @@ func TestUploadsAreBounded(t *testing.T) {
 	_, addr := serve(t, Config{Dir: t.TempDir(), MaxUploads: 2})
 	first := beginUpload(t, addr, "app")
 	beginUpload(t, addr, "app")
-	if code, _, body := do(t, http.MethodPost, addr, "/v2/app/blobs/uploads/", "", nil); code != http.StatusTooManyRequests {
+	if code, _, body := do(t, http.MethodPost, addr+"/v2/app/blobs/uploads/", "", nil); code != http.StatusTooManyRequests {
 		t.Errorf("third upload: %d %s", code, body)
 	}
-	do(t, http.MethodDelete, addr, first, "", nil)
+	do(t, http.MethodDelete, addr+first, "", nil)
 	beginUpload(t, addr, "app")
 }
 
 func TestListsComeInPages(t *testing.T) {
 	_, addr := serve(t, Config{Dir: t.TempDir()})
 	for i := range 5 {
-		code, _, body := do(t, http.MethodPut, addr, fmt.Sprintf("/v2/app/manifests/v%d", i), `{"schemaVersion":2,"manifests":[]}`, nil)
+		code, _, body := do(t, http.MethodPut, addr+fmt.Sprintf("/v2/app/manifests/v%d", i), `{"schemaVersion":2,"manifests":[]}`, nil)
 		if code != http.StatusCreated {
 			t.Fatal(code, body)
 		}
@@ -135,7 +135,7 @@ func TestListsComeInPages(t *testing.T) {
 	var seen []string
 	next := "/v2/app/tags/list?n=2"
 	for next != "" {
-		code, header, body := do(t, http.MethodGet, addr, next, "", nil)
+		code, header, body := do(t, http.MethodGet, addr+next, "", nil)
 		if code != http.StatusOK {
 			t.Fatal(code, body)
 		}
@@ -156,13 +156,13 @@ func TestReferrersListWhatPointsAtAnImage(t *testing.T) {
 	for kind := range map[string]bool{"application/sbom": true, "application/signature": true} {
 		manifest := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"artifactType":%q,"manifests":[],"subject":{"mediaType":"x/y","size":1,"digest":%q}}`,
 			types.OCIImageIndex, kind, subject)
-		code, header, body := do(t, http.MethodPut, addr, "/v2/app/manifests/"+hashOf([]byte(manifest)).String(), manifest, nil)
+		code, header, body := do(t, http.MethodPut, addr+"/v2/app/manifests/"+hashOf([]byte(manifest)).String(), manifest, nil)
 		if code != http.StatusCreated || header.Get("Oci-Subject") != subject {
 			t.Fatal(code, header, body)
 		}
 	}
 	for query, want := range map[string]int{"": 2, "?artifactType=application/sbom": 1, "?artifactType=none": 0} {
-		code, header, body := do(t, http.MethodGet, addr, "/v2/app/referrers/"+subject+query, "", nil)
+		code, header, body := do(t, http.MethodGet, addr+"/v2/app/referrers/"+subject+query, "", nil)
 		index, err := v1.ParseIndexManifest(strings.NewReader(body))
 		if code != http.StatusOK || err != nil || len(index.Manifests) != want {
 			t.Errorf("referrers%s: %d %s (%v), want %d", query, code, body, err, want)
@@ -175,7 +175,7 @@ func TestReferrersListWhatPointsAtAnImage(t *testing.T) {
 	if out, err := r.Collect(t.Context(), Collection{Untagged: true}); err != nil || out.Manifests != 0 {
 		t.Errorf("collected %+v, %v", out, err)
 	}
-	do(t, http.MethodDelete, addr, "/v2/app/manifests/v1", "", nil)
+	do(t, http.MethodDelete, addr+"/v2/app/manifests/v1", "", nil)
 	if out, err := r.Collect(t.Context(), Collection{Untagged: true}); err != nil || out.Manifests != 3 {
 		t.Errorf("collected %+v, %v", out, err)
 	}
@@ -190,11 +190,11 @@ func TestBlobsInUseStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := "/v2/app/blobs/" + config.String()
-	if code, _, body := do(t, http.MethodDelete, addr, path, "", nil); code != http.StatusForbidden {
+	if code, _, body := do(t, http.MethodDelete, addr+path, "", nil); code != http.StatusForbidden {
 		t.Errorf("deleting a blob in use: %d %s", code, body)
 	}
-	do(t, http.MethodDelete, addr, "/v2/app/manifests/"+digestOf(t, img), "", nil)
-	if code, _, body := do(t, http.MethodDelete, addr, path, "", nil); code != http.StatusAccepted {
+	do(t, http.MethodDelete, addr+"/v2/app/manifests/"+digestOf(t, img), "", nil)
+	if code, _, body := do(t, http.MethodDelete, addr+path, "", nil); code != http.StatusAccepted {
 		t.Errorf("deleting a blob nobody needs: %d %s", code, body)
 	}
 }

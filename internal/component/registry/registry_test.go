@@ -155,7 +155,7 @@ func TestContentSurvivesRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	location := beginUpload(t, addr, "half/way")
-	if code, _, _ := do(t, http.MethodPatch, addr, location, "hello ", nil); code != http.StatusAccepted {
+	if code, _, _ := do(t, http.MethodPatch, addr+location, "hello ", nil); code != http.StatusAccepted {
 		t.Fatal("first chunk:", code)
 	}
 	// A crash in the middle of writing leaves temporary files.
@@ -180,11 +180,11 @@ func TestContentSurvivesRestart(t *testing.T) {
 		t.Errorf("catalog after restart (-want +got):\n%s", diff)
 	}
 	whole := hashOf([]byte("hello world")).String()
-	code, _, body := do(t, http.MethodPut, again, location+"?digest="+whole, "world", http.Header{"Content-Range": {"6-10"}})
+	code, _, body := do(t, http.MethodPut, again+location+"?digest="+whole, "world", http.Header{"Content-Range": {"6-10"}})
 	if code != http.StatusCreated {
 		t.Fatalf("resumed upload: %d %s", code, body)
 	}
-	if _, _, body := do(t, http.MethodGet, again, "/v2/half/way/blobs/"+whole, "", nil); body != "hello world" {
+	if _, _, body := do(t, http.MethodGet, again+"/v2/half/way/blobs/"+whole, "", nil); body != "hello world" {
 		t.Errorf("resumed blob: %q", body)
 	}
 }
@@ -252,7 +252,7 @@ func TestServeStopsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() { served <- r.Serve(ctx, ln) }()
-	if code, _, _ := do(t, http.MethodGet, ln.Addr().String(), "/v2/", "", nil); code != http.StatusOK {
+	if code, _, _ := do(t, http.MethodGet, ln.Addr().String()+"/v2/", "", nil); code != http.StatusOK {
 		t.Error("ping:", code)
 	}
 	cancel()
@@ -270,12 +270,10 @@ func mustDigest(t *testing.T, reference string) string {
 	return digest
 }
 
-// do sends one request and returns status, header and body.
-//
-//nolint:revive // a request has these parts, and a struct around them hides what a test sends
-func do(t *testing.T, method, addr, path, body string, header http.Header) (int, http.Header, string) {
+// do sends one request to host, port and path and returns status, header and body.
+func do(t *testing.T, method, url, body string, header http.Header) (int, http.Header, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+addr+path, bytes.NewReader([]byte(body)))
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+url, bytes.NewReader([]byte(body)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +295,7 @@ func do(t *testing.T, method, addr, path, body string, header http.Header) (int,
 
 func beginUpload(t *testing.T, addr, repo string) string {
 	t.Helper()
-	code, header, body := do(t, http.MethodPost, addr, "/v2/"+repo+"/blobs/uploads/", "", nil)
+	code, header, body := do(t, http.MethodPost, addr+"/v2/"+repo+"/blobs/uploads/", "", nil)
 	if code != http.StatusAccepted {
 		t.Fatalf("beginning upload: %d %s", code, body)
 	}
