@@ -15,7 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"ebb.dev/ebb/internal/domain/traffic"
+	"ebb.dev/ebb/internal/platform/fleet"
 )
 
 // raw runs an application that treats its connections as it likes.
@@ -204,6 +207,52 @@ func TestHoldsRequestsWhileARevisionWakes(t *testing.T) {
 		t.Error("nobody was told of the first request")
 	}
 	waitFor(t, "the meter to empty", func() bool { return r.book.Meter(rev).InFlight() == 0 })
+}
+
+func TestRequestsOfARevisionThatGoesAwayFindTheNext(t *testing.T) {
+	r := newRig(t, traffic.Settings{})
+	results := make(chan string, 3)
+	for _, method := range []string{"GET", "POST", "PUT"} {
+		go func() {
+			status, body, err := get(r.request(method, "/", "data"))
+			results <- fmt.Sprint(status, " ", body, " ", err)
+		}()
+	}
+	waitFor(t, "the requests to wait", func() bool { return r.sink.wakes.Load() >= 3 })
+	next := types.NamespacedName{Namespace: "default", Name: "hello-00002"}
+	addr := startApp(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "next") })
+	r.fleet.Observe(fleet.Local, fleet.Instance{ID: "next", Revision: next, Address: addr, Ready: true})
+	table, err := traffic.Build([]traffic.Rule{{Host: host, Targets: []traffic.Target{{Revision: next, Percent: 100}}}},
+		map[types.NamespacedName]traffic.Settings{next: {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.g.SetTable(table)
+	for range 3 {
+		if got := <-results; got != "200 next <nil>" {
+			t.Errorf("got %s", got)
+		}
+	}
+	waitFor(t, "the meters to empty", func() bool {
+		return r.book.Meter(rev).InFlight() == 0 && r.book.Meter(next).InFlight() == 0
+	})
+	if status, body, _ := get(r.request("GET", "/", "")); status != 200 {
+		t.Errorf("afterwards: %d %q", status, body)
+	}
+}
+
+func TestRequestsOfARouteThatGoesAwayAreToldSo(t *testing.T) {
+	r := newRig(t, traffic.Settings{})
+	result := make(chan int, 1)
+	go func() {
+		status, _, _ := get(r.request("GET", "/", ""))
+		result <- status
+	}()
+	waitFor(t, "the request to wait", func() bool { return r.sink.wakes.Load() > 0 })
+	r.g.SetTable(&traffic.Table{})
+	if got := <-result; got != http.StatusNotFound {
+		t.Errorf("got %d", got)
+	}
 }
 
 func TestClientThatLeavesLeavesTheQueue(t *testing.T) {

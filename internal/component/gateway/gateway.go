@@ -131,7 +131,8 @@ func dialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	return d.DialTCP(ctx, "tcp", netip.AddrPort{}, to)
 }
 
-// SetTable has requests matched against t from now on. Requests under way are not touched.
+// SetTable has requests matched against t from now on. Requests in flight are not touched; those
+// that wait for a revision which t does not have are matched again.
 func (g *Gateway) SetTable(t *traffic.Table) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -147,6 +148,7 @@ func (g *Gateway) SetTable(t *traffic.Table) {
 		r.settings.Store(&settings)
 		r.meter.Store(g.config.Demand.Meter(name))
 		r.admitter.SetLimit(settings.ContainerConcurrency)
+		r.admitter.SetServing(true)
 		next.revisions[name] = r
 	}
 	g.state.Store(next)
@@ -154,7 +156,11 @@ func (g *Gateway) SetTable(t *traffic.Table) {
 		r.admitter.Refresh() // the fleet may have changed before the subscription could find it
 	}
 	for name, r := range g.revisions {
-		if next.revisions[name] == nil && r.admitter.Idle() {
+		if next.revisions[name] != nil {
+			continue
+		}
+		r.admitter.SetServing(false) // after the swap: who leaves looks for a route in the new table
+		if r.admitter.Idle() {
 			delete(g.revisions, name)
 			g.metrics.forget(name)
 		}

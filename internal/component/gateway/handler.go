@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"ebb.dev/ebb/internal/component/gateway/admit"
 	"ebb.dev/ebb/internal/component/gateway/h1"
 	"ebb.dev/ebb/internal/domain/traffic"
+	"ebb.dev/ebb/internal/platform/demand"
 )
 
 // maxFields bounds a request's header fields; their bytes are bounded by the server.
@@ -38,32 +40,71 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if probe(w, r) {
 		return
 	}
-	target, byDefault := choose(rule, r)
-	rev := st.revisions[target.Revision]
-	if rev == nil {
-		refuse(w, refusal{
-			http.StatusServiceUnavailable, "RevisionMissing",
-			"revision " + target.Revision.String() + " is not there (yet)", retrySoon,
-		})
-		return
-	}
 	c := calls.Get().(*call)
-	*c = call{
-		g: f.g, w: w, r: r, rev: rev, settings: rev.settings.Load(),
-		arrived: time.Now(), host: r.Host,
+	*c = call{g: f.g, w: w, r: r, external: f.external, tag: r.Header.Get(headerTag), arrived: time.Now()}
+	if c.route(st, rule) {
+		c.serve()
 	}
-	if rule.HostRewrite != "" {
-		c.host = rule.HostRewrite
-	}
-	c.defaultRoute = byDefault
-	c.serve()
 	*c = call{}
 	calls.Put(c)
 }
 
+// route chooses the revision, or refuses the request.
+func (c *call) route(st *state, rule *traffic.Rule) bool {
+	target, byDefault := choose(rule, c.tag)
+	rev := st.revisions[target.Revision]
+	if rev == nil {
+		c.refuse(refusal{
+			http.StatusServiceUnavailable, "RevisionMissing",
+			"revision " + target.Revision.String() + " is not there (yet)", retrySoon,
+		})
+		return false
+	}
+	c.rev, c.settings, c.defaultRoute = rev, rev.settings.Load(), byDefault
+	c.host = c.r.Host
+	if rule.HostRewrite != "" {
+		c.host = rule.HostRewrite
+	}
+	return true
+}
+
+// reroute looks for another revision after the present one went away while the request waited.
+func (c *call) reroute() bool {
+	st := c.g.state.Load()
+	rule, ok := st.table.Match(c.r.Host, c.external)
+	if !ok {
+		c.status = http.StatusNotFound
+		c.g.refuseHost(c.w, c.r)
+		return false
+	}
+	c.leave(time.Now())
+	if !c.route(st, rule) {
+		return false
+	}
+	c.entry = admit.Entry{}
+	c.enter(time.Now())
+	return true
+}
+
+// enter counts the request in at its revision.
+func (c *call) enter(now time.Time) {
+	c.meter = c.rev.meter.Load()
+	if c.meter.In(now) {
+		c.g.config.Sink.Active(c.rev.name)
+	}
+}
+
+// leave counts it out.
+func (c *call) leave(now time.Time) {
+	if c.meter != nil {
+		c.meter.Out(now)
+		c.meter = nil
+	}
+}
+
 // choose picks the target by tag header or by share; byDefault says that a rule with tag headers
 // was not asked for any of them.
-func choose(rule *traffic.Rule, r *http.Request) (target traffic.Target, byDefault bool) {
+func choose(rule *traffic.Rule, tag string) (target traffic.Target, byDefault bool) {
 	n := uint32(0)
 	if len(rule.Targets) > 1 || rule.TagHeader != nil {
 		n = rand.Uint32() // a share, no secret
@@ -71,7 +112,7 @@ func choose(rule *traffic.Rule, r *http.Request) (target traffic.Target, byDefau
 	if rule.TagHeader == nil {
 		return rule.Pick(n), false
 	}
-	if tag := r.Header.Get(headerTag); tag != "" {
+	if tag != "" {
 		if t, ok := rule.PickTag(tag, n); ok {
 			return t, false
 		}
@@ -101,7 +142,10 @@ type call struct {
 	g            *Gateway
 	w            http.ResponseWriter
 	r            *http.Request
+	external     bool
+	tag          string // the client asked for by header
 	rev          *revision
+	meter        *demand.Meter // set while the request counts
 	settings     *traffic.Settings
 	host         string // for the application
 	uri          string
@@ -123,13 +167,10 @@ const statusClientGone = 499
 
 // serve takes the request from arrival to its last byte.
 func (c *call) serve() {
-	meter := c.rev.meter.Load()
-	if meter.In(c.arrived) {
-		c.g.config.Sink.Active(c.rev.name)
-	}
+	c.enter(c.arrived)
 	defer func() {
 		now := time.Now()
-		meter.Out(now)
+		c.leave(now)
 		c.body.release(c.g)
 		c.g.metrics.observe(c, now)
 	}()
@@ -172,6 +213,9 @@ func (c *call) admit() bool {
 	ctx, stop := c.watchClient()
 	defer stop()
 	slot, err := a.Admit(ctx, &c.entry, c.patience())
+	if errors.Is(err, admit.ErrGone) {
+		return c.reroute() && c.admit()
+	}
 	if err != nil {
 		c.refuseAdmission(err)
 		return false

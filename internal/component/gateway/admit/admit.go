@@ -27,6 +27,8 @@ import (
 var (
 	// ErrQueueFull means that as many requests wait as may.
 	ErrQueueFull = errors.New("queue full")
+	// ErrGone means that the revision no longer takes requests: look for another.
+	ErrGone = errors.New("revision gone")
 	// ErrTimeout means that no slot was free within the request's patience.
 	ErrTimeout = errors.New("no instance in time")
 )
@@ -57,6 +59,7 @@ type Admitter struct {
 
 	mu      sync.Mutex // guards all below; never held while a request is forwarded
 	limit   int        // requests per instance, 0 = any
+	gone    bool       // nobody may wait
 	order   uint64     // of the last arrival
 	turn    uint64     // of the last pick
 	first   *Entry     // the queue, oldest first
@@ -113,6 +116,10 @@ func (a *Admitter) Admit(ctx context.Context, e *Entry, patience time.Duration) 
 			return s, nil
 		}
 	}
+	if a.gone {
+		a.mu.Unlock()
+		return nil, ErrGone
+	}
 	if e.granted == nil && int(a.queued.Load()) >= a.config.Depth {
 		a.mu.Unlock()
 		return nil, ErrQueueFull
@@ -136,6 +143,9 @@ func (a *Admitter) wait(ctx context.Context, e *Entry, patience time.Duration) (
 	for {
 		select {
 		case s := <-e.granted:
+			if s == nil {
+				return nil, ErrGone
+			}
 			return s, nil
 		case <-ctx.Done():
 			return nil, a.leave(e, ctx.Err())
@@ -161,8 +171,23 @@ func (a *Admitter) leave(e *Entry, cause error) error {
 		return cause
 	}
 	a.mu.Unlock()
-	a.Release(<-e.granted)
+	if s := <-e.granted; s != nil {
+		a.Release(s)
+	}
 	return cause
+}
+
+// SetServing says whether the revision takes requests. When it ceases to, those that wait leave with
+// ErrGone; those in flight end as they would.
+func (a *Admitter) SetServing(serving bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.gone = !serving
+	for a.gone && a.first != nil {
+		e := a.first
+		a.dequeue(e)
+		e.granted <- nil // has room: one grant per wait
+	}
 }
 
 // oldest reports whether the entry is next in line.
