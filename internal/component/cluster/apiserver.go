@@ -106,9 +106,9 @@ func (s *apiServer) probe(ctx context.Context, path string) *httptest.ResponseRe
 }
 
 // pending names the checks that do not pass yet.
-func (s *apiServer) pending() string {
+func (s *apiServer) pending(ctx context.Context) string {
 	var failing []string
-	for line := range strings.Lines(s.probe(context.Background(), "/readyz?verbose").Body.String()) {
+	for line := range strings.Lines(s.probe(context.WithoutCancel(ctx), "/readyz?verbose").Body.String()) {
 		if name, ok := strings.CutPrefix(line, "[-]"); ok {
 			name, _, _ = strings.Cut(name, " ")
 			failing = append(failing, name)

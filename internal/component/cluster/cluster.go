@@ -6,7 +6,7 @@
 // and the other two listen nowhere. Aggregated APIs and webhooks may be served by handlers of this
 // process (Local), which needs no port either.
 //
-// A process can run one Cluster in its life: Kubernetes keeps metrics and configuration in globals.
+// A process can run one Cluster at a time: Kubernetes keeps metrics and configuration in globals.
 package cluster
 
 import (
@@ -22,11 +22,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
+	"k8s.io/client-go/rest"
+
 	"ebb.dev/ebb/internal/component/cluster/pki"
 	"ebb.dev/ebb/internal/platform/config"
 	"ebb.dev/ebb/internal/platform/release"
-	"go.uber.org/zap"
-	"k8s.io/client-go/rest"
 )
 
 // Config says where a Cluster keeps its state and how it is reached.
@@ -207,13 +208,13 @@ func (c *Cluster) wait(ctx context.Context, event <-chan struct{}) error {
 		c.done <- err
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("waiting for the API: %w; not ready: %s", context.Cause(ctx), c.missing())
+		return fmt.Errorf("waiting for the API: %w; not ready: %s", context.Cause(ctx), c.missing(ctx))
 	}
 }
 
 // missing says what a start waits for.
-func (c *Cluster) missing() string {
-	if checks := c.server.pending(); checks != "" {
+func (c *Cluster) missing(ctx context.Context) string {
+	if checks := c.server.pending(ctx); checks != "" {
 		return checks
 	}
 	return "local APIs"

@@ -6,10 +6,11 @@ import (
 	"os"
 	"time"
 
-	"ebb.dev/ebb/internal/component/cluster/pki"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"ebb.dev/ebb/internal/component/cluster/pki"
 )
 
 // contextName is what the kubeconfig calls its cluster, user and context.

@@ -9,10 +9,11 @@ import (
 	"os"
 	"path/filepath"
 
-	"ebb.dev/ebb/internal/platform/config"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"ebb.dev/ebb/internal/platform/config"
 )
 
 const (
@@ -52,7 +53,7 @@ func startStore(ctx context.Context, folder config.Folder, log *slog.Logger) (*s
 	ec.ListenPeerUrls, ec.AdvertisePeerUrls = nil, []url.URL{{Scheme: "http", Host: "localhost:2380"}}
 	ec.InitialCluster = ec.Name + "=" + ec.AdvertisePeerUrls[0].String()
 	ec.TickMs, ec.ElectionMs = tickMs, electionMs
-	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(zapBridge{log: log.With("component", "etcd")}))
+	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(zapBridge{ctx: context.WithoutCancel(ctx), log: log.With("component", "etcd")}))
 	ec.BootstrapDefragThresholdMegabytes = defragAtMiB
 	if s.etcd, err = embed.StartEtcd(ec); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting etcd: %w", err), s.closeDir())
@@ -99,16 +100,17 @@ func (s *store) stop() {
 
 // zapBridge writes etcd's log lines through slog.
 type zapBridge struct {
+	ctx    context.Context // etcd's lines carry none
 	log    *slog.Logger
 	fields []zapcore.Field
 }
 
 func (z zapBridge) Enabled(l zapcore.Level) bool {
-	return z.log.Enabled(context.Background(), slogLevel(l))
+	return z.log.Enabled(z.ctx, slogLevel(l))
 }
 
 func (z zapBridge) With(fields []zapcore.Field) zapcore.Core {
-	return zapBridge{log: z.log, fields: append(z.fields[:len(z.fields):len(z.fields)], fields...)}
+	return zapBridge{ctx: z.ctx, log: z.log, fields: append(z.fields[:len(z.fields):len(z.fields)], fields...)}
 }
 
 func (z zapBridge) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
@@ -127,7 +129,7 @@ func (z zapBridge) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	for k, v := range enc.Fields {
 		args = append(args, k, v)
 	}
-	z.log.Log(context.Background(), slogLevel(e.Level), e.Message, args...)
+	z.log.Log(z.ctx, slogLevel(e.Level), e.Message, args...)
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	_ "unsafe" // for linkname
+
+	_ "k8s.io/component-base/version" // has what is linked to
 )
 
 // Kubernetes is the release linked in; a test keeps it equal to go.mod's.
