@@ -5,29 +5,24 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // blobs are files named by their content's digest.
-type blobs struct{ dir string }
+type blobs struct{ folder folder }
 
 // freshness is how old a blob's time may be before a look at it renews it; it must stay well under
 // the least grace of a collection.
 const freshness = 10 * time.Minute
 
-func openBlobs(dir string) (blobs, error) {
-	b := blobs{dir: filepath.Join(dir, "blobs")}
-	return b, os.MkdirAll(b.dir, 0o700)
-}
-
-func (b blobs) path(h v1.Hash) string { return filepath.Join(b.dir, h.Hex[:2], h.Hex) }
+func (b blobs) path(h v1.Hash) string { return path.Join("blobs", h.Hex[:2], h.Hex) }
 
 // open returns a blob's file and size, or errBlobUnknown.
 func (b blobs) open(h v1.Hash) (*os.File, error) {
-	f, err := os.Open(b.path(h))
+	f, err := b.folder.Open(b.path(h))
 	if absent(err) {
 		return nil, errBlobUnknown
 	}
@@ -37,7 +32,7 @@ func (b blobs) open(h v1.Hash) (*os.File, error) {
 // has says whether a blob is here, and keeps it from the next collection: a client that was told so
 // will not send it, and names it in a manifest soon.
 func (b blobs) has(h v1.Hash) (bool, error) {
-	info, err := os.Stat(b.path(h))
+	info, err := b.folder.Stat(b.path(h))
 	if absent(err) {
 		return false, nil
 	}
@@ -45,20 +40,20 @@ func (b blobs) has(h v1.Hash) (bool, error) {
 		return false, err
 	}
 	if now := time.Now(); now.Sub(info.ModTime()) > freshness {
-		if err := os.Chtimes(b.path(h), now, now); err != nil && !absent(err) {
+		if err := b.folder.Chtimes(b.path(h), now, now); err != nil && !absent(err) {
 			return false, err
 		}
 	}
 	return true, nil
 }
 
-// add takes a synced or unsynced open file, whose content has the digest, as the blob.
-func (b blobs) add(f *os.File, h v1.Hash) error {
-	path := b.path(h)
-	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+// add takes an open file of the folder, whose content has the digest, as the blob.
+func (b blobs) add(f *os.File, name string, h v1.Hash) error {
+	to := b.path(h)
+	if err := b.folder.Mkdir(path.Dir(to), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return errors.Join(err, f.Close())
 	}
-	if err := moveFile(f, path); err != nil {
+	if err := b.folder.move(f, name, to); err != nil {
 		return fmt.Errorf("keeping blob %s: %w", h, err)
 	}
 	return nil
@@ -66,19 +61,19 @@ func (b blobs) add(f *os.File, h v1.Hash) error {
 
 // remove deletes a blob and tells how many bytes it had.
 func (b blobs) remove(h v1.Hash) (int64, error) {
-	info, err := os.Stat(b.path(h))
+	info, err := b.folder.Stat(b.path(h))
 	if absent(err) {
 		return 0, errBlobUnknown
 	}
 	if err != nil {
 		return 0, err
 	}
-	return info.Size(), removeFile(b.path(h))
+	return info.Size(), b.folder.remove(b.path(h))
 }
 
 // each visits every blob with its time of last use.
 func (b blobs) each(visit func(h v1.Hash, used time.Time) error) error {
-	return filepath.WalkDir(b.dir, func(_ string, entry fs.DirEntry, err error) error {
+	return fs.WalkDir(b.folder.FS(), "blobs", func(_ string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}

@@ -31,7 +31,9 @@ func TestServeForCrash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Println("address", ln.Addr())
+	if _, err := fmt.Fprintln(os.Stdout, "address", ln.Addr()); err != nil {
+		t.Fatal(err)
+	}
 	if err := r.Serve(t.Context(), ln); err != nil {
 		t.Fatal(err)
 	}

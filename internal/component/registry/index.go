@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,13 +17,13 @@ import (
 )
 
 const (
-	manifestFolder = "_manifests"
-	tagFolder      = "_tags"
+	repositoryFolder = "repositories"
+	manifestFolder   = "_manifests"
+	tagFolder        = "_tags"
 )
 
 // index is what is on disk about repositories, in memory. Its mutex is never held across I/O.
 type index struct {
-	dir   string
 	mu    sync.RWMutex
 	repos map[string]*repository
 }
@@ -122,29 +120,21 @@ func hashOf(content []byte) v1.Hash {
 
 // open reads the folder. A manifest whose content is not what its name says, and a tag whose
 // manifest is missing, are left out: they can only come from a broken disk.
-func (x *index) open(dir string) error {
-	x.dir, x.repos = filepath.Join(dir, "repositories"), map[string]*repository{}
-	if err := os.MkdirAll(x.dir, 0o700); err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(x.dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = root.Close() }()
-	err = fs.WalkDir(root.FS(), ".", func(file string, entry fs.DirEntry, err error) error {
+func (x *index) open(f folder) error {
+	x.repos = map[string]*repository{}
+	err := fs.WalkDir(f.FS(), repositoryFolder, func(file string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
 		if strings.HasPrefix(entry.Name(), ".new-") { // left by a crash
-			return root.Remove(file)
+			return f.Remove(file)
 		}
-		content, err := root.ReadFile(file)
+		content, err := f.ReadFile(file)
 		if err != nil {
 			return err
 		}
-		folder := path.Dir(file)
-		x.load(path.Dir(folder), path.Base(folder), entry.Name(), content)
+		kind := path.Dir(file)
+		x.load(strings.TrimPrefix(path.Dir(kind), repositoryFolder+"/"), path.Base(kind), entry.Name(), content)
 		return nil
 	})
 	if err != nil {
@@ -188,11 +178,11 @@ func (x *index) tidy(name string) {
 }
 
 func (x *index) manifestPath(repo string, h v1.Hash) string {
-	return filepath.Join(x.dir, filepath.FromSlash(repo), manifestFolder, h.Hex)
+	return path.Join(repositoryFolder, repo, manifestFolder, h.Hex)
 }
 
 func (x *index) tagPath(repo, tag string) string {
-	return filepath.Join(x.dir, filepath.FromSlash(repo), tagFolder, tag)
+	return path.Join(repositoryFolder, repo, tagFolder, tag)
 }
 
 // find resolves a tag or digest.

@@ -5,7 +5,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"os"
 	"strconv"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -24,7 +23,7 @@ func (r *Registry) getManifest(w http.ResponseWriter, req *http.Request, repo, t
 	if req.Method == http.MethodHead {
 		return nil
 	}
-	content, err := os.ReadFile(r.index.manifestPath(repo, h))
+	content, err := r.folder.ReadFile(r.index.manifestPath(repo, h))
 	if absent(err) { // deleted in between
 		return errManifestUnknown
 	}
@@ -88,12 +87,12 @@ func (r *Registry) keep(repo, tag string, h v1.Hash, m *manifest, content []byte
 		}
 	}
 	if _, _, err := r.index.find(repo, h.String()); err != nil {
-		if err := writeFile(r.index.manifestPath(repo, h), content); err != nil {
+		if err := r.folder.write(r.index.manifestPath(repo, h), content); err != nil {
 			return err
 		}
 	}
 	if tag != "" {
-		if err := writeFile(r.index.tagPath(repo, tag), []byte(h.String())); err != nil {
+		if err := r.folder.write(r.index.tagPath(repo, tag), []byte(h.String())); err != nil {
 			return err
 		}
 	}
@@ -132,7 +131,7 @@ func (r *Registry) deleteManifest(w http.ResponseWriter, _ *http.Request, repo, 
 func (r *Registry) untag(repo, tag string) error {
 	r.change.Lock()
 	defer r.change.Unlock()
-	if err := removeFile(r.index.tagPath(repo, tag)); err != nil {
+	if err := r.folder.remove(r.index.tagPath(repo, tag)); err != nil {
 		return err
 	}
 	r.index.mu.Lock()
@@ -153,7 +152,7 @@ func (r *Registry) drop(repo string, h v1.Hash) ([]string, error) {
 func (r *Registry) dropLocked(repo string, h v1.Hash) ([]string, error) {
 	tags := r.index.tagsOf(repo, h)
 	for _, tag := range tags {
-		if err := removeFile(r.index.tagPath(repo, tag)); err != nil {
+		if err := r.folder.remove(r.index.tagPath(repo, tag)); err != nil {
 			return nil, err
 		}
 	}
@@ -166,7 +165,7 @@ func (r *Registry) dropLocked(repo string, h v1.Hash) ([]string, error) {
 		r.index.tidy(repo)
 	}
 	r.index.mu.Unlock()
-	return tags, removeFile(r.index.manifestPath(repo, h))
+	return tags, r.folder.remove(r.index.manifestPath(repo, h))
 }
 
 // tagsOf lists the tags that stand for a manifest.

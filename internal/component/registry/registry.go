@@ -46,6 +46,7 @@ type Config struct {
 // Registry serves one folder, which nobody else may write to meanwhile. It is safe for concurrent use.
 type Registry struct {
 	config  Config
+	folder  folder
 	log     *slog.Logger
 	blobs   blobs
 	uploads uploads
@@ -65,13 +66,14 @@ func New(c Config) (*Registry, error) {
 	}
 	r := &Registry{config: c, log: c.Log}
 	var err error
-	if r.blobs, err = openBlobs(c.Dir); err != nil {
+	if r.folder, err = openFolder(c.Dir); err != nil {
 		return nil, fmt.Errorf("opening registry: %w", err)
 	}
-	if err := r.uploads.open(c.Dir, c.MaxUploads); err != nil {
+	r.blobs = blobs{r.folder}
+	if err := r.uploads.open(r.folder, c.MaxUploads); err != nil {
 		return nil, fmt.Errorf("opening registry: %w", err)
 	}
-	if err := r.index.open(c.Dir); err != nil {
+	if err := r.index.open(r.folder); err != nil {
 		return nil, fmt.Errorf("opening registry: %w", err)
 	}
 	return r, nil

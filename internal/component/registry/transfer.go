@@ -150,7 +150,7 @@ func (r *Registry) chunk(w http.ResponseWriter, req *http.Request, repo string, 
 func (r *Registry) abandon(up *upload, err error) error {
 	up.done = true
 	r.uploads.forget(up.id)
-	return errors.Join(err, up.file.Close(), removeFile(up.file.Name()))
+	return errors.Join(err, up.file.Close(), r.folder.remove(up.name()))
 }
 
 // complete takes the last chunk, compares the digest and makes the file a blob.
@@ -169,8 +169,8 @@ func (r *Registry) complete(w http.ResponseWriter, req *http.Request, repo strin
 	}
 	up.done = true
 	r.uploads.forget(up.id)
-	if err := r.blobs.add(up.file, want); err != nil {
-		return errors.Join(err, removeFile(up.file.Name()))
+	if err := r.blobs.add(up.file, up.name(), want); err != nil {
+		return errors.Join(err, r.folder.remove(up.name()))
 	}
 	created(w, repo, want)
 	return nil

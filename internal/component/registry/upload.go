@@ -7,8 +7,9 @@ import (
 	"errors"
 	"hash"
 	"io"
+	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
 	"regexp"
 	"sync"
 	"time"
@@ -24,8 +25,8 @@ var sessionPattern = regexp.MustCompile(`^[0-9a-f]{32}$`)
 // uploads are the blobs on their way in, each a file that grows chunk by chunk. They survive a
 // restart: a session that is not known is looked for on disk.
 type uploads struct {
-	dir   string
-	limit int
+	folder folder
+	limit  int
 
 	mu   sync.Mutex // guards open; never held while bytes flow
 	live map[string]*upload
@@ -41,17 +42,14 @@ type upload struct {
 	done bool
 }
 
-func (u *uploads) open(dir string, limit int) error {
-	u.dir, u.limit, u.live = filepath.Join(dir, "uploads"), limit, map[string]*upload{}
-	if err := os.MkdirAll(u.dir, 0o700); err != nil {
-		return err
-	}
+func (u *uploads) open(f folder, limit int) error {
+	u.folder, u.limit, u.live = f, limit, map[string]*upload{}
 	return u.expire(time.Now().Add(-uploadAge))
 }
 
 // expire removes uploads nobody has continued since a time.
 func (u *uploads) expire(before time.Time) error {
-	entries, err := os.ReadDir(u.dir)
+	entries, err := fs.ReadDir(u.folder.FS(), "uploads")
 	if err != nil {
 		return err
 	}
@@ -83,7 +81,7 @@ func (u *uploads) begin() (*upload, error) {
 	var id [16]byte
 	rand.Read(id[:]) // never fails
 	up := &upload{id: hex.EncodeToString(id[:]), sum: sha256.New()}
-	file, err := os.OpenFile(filepath.Join(u.dir, up.id), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	file, err := u.folder.OpenFile(up.name(), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +103,7 @@ func (u *uploads) find(id string) (*upload, error) {
 	if len(u.live) >= u.limit {
 		return nil, errTooManyUploads
 	}
-	file, err := os.OpenFile(filepath.Join(u.dir, id), os.O_RDWR, 0) //nolint:gosec // the pattern admits no path
+	file, err := u.folder.OpenFile((&upload{id: id}).name(), os.O_RDWR, 0)
 	if absent(err) {
 		return nil, errUploadUnknown
 	}
@@ -133,7 +131,7 @@ func (u *uploads) drop(id string) {
 		up.mu.Unlock()
 	}
 	// A file left behind is found by expire.
-	_ = os.Remove(filepath.Join(u.dir, id)) //nolint:gosec // a name from the folder itself, or one that the pattern admits
+	_ = u.folder.Remove((&upload{id: id}).name())
 }
 
 // forget ends a session whose file has become a blob.
@@ -142,6 +140,9 @@ func (u *uploads) forget(id string) {
 	defer u.mu.Unlock()
 	delete(u.live, id)
 }
+
+// name is the session's file in the folder.
+func (up *upload) name() string { return path.Join("uploads", up.id) }
 
 // write appends a chunk. When the sender breaks off, what came is kept and the session goes on from
 // there; when the disk does, the session is over.
