@@ -97,7 +97,7 @@ func TestConnectionIsUsableAfterATimeout(t *testing.T) {
 }
 
 func TestWebSocketTimeouts(t *testing.T) {
-	const short = 60 * time.Millisecond
+	const short = 150 * time.Millisecond
 	up := websocket.Upgrader{}
 	cases := map[string]struct {
 		settings traffic.Settings

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -341,22 +342,25 @@ func TestPoolKeepsAndExaminesConnections(t *testing.T) {
 }
 
 func TestConnectingTakesGrowingTime(t *testing.T) {
-	var times []time.Duration
-	p := h1.NewPool(netip.MustParseAddrPort("10.0.0.1:80"), func(ctx context.Context, _ netip.AddrPort) (net.Conn, error) {
-		deadline, _ := ctx.Deadline()
-		times = append(times, time.Until(deadline).Round(10*time.Millisecond))
-		return nil, context.DeadlineExceeded
-	})
-	for range 8 {
-		if _, err := p.Dial(t.Context()); !errors.Is(err, h1.ErrUnreachable) {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		var times []time.Duration
+		p := h1.NewPool(netip.MustParseAddrPort("10.0.0.1:80"), func(ctx context.Context, _ netip.AddrPort) (net.Conn, error) {
+			deadline, _ := ctx.Deadline()
+			times = append(times, time.Until(deadline))
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		for range 8 {
+			if _, err := p.Dial(t.Context()); !errors.Is(err, h1.ErrUnreachable) {
+				t.Fatal(err)
+			}
 		}
-	}
-	ms := time.Millisecond
-	want := []time.Duration{20 * ms, 40 * ms, 80 * ms, 160 * ms, 320 * ms, 640 * ms, time.Second, time.Second}
-	if diff := cmp.Diff(want, times); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+		ms := time.Millisecond
+		want := []time.Duration{20 * ms, 40 * ms, 80 * ms, 160 * ms, 320 * ms, 640 * ms, time.Second, time.Second}
+		if diff := cmp.Diff(want, times); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
 }
 
 func TestCheckTarget(t *testing.T) {
