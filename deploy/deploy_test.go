@@ -139,8 +139,8 @@ func TestDefinitionsRefuseMistakesByField(t *testing.T) {
 		spec string
 		want []string
 	}{
-		"a field nobody knows": {"{containers: [{image: i, portz: 1}]}", []string{"unknown spec.template.spec.containers[0].portz"}},
-		"a port of letters":    {"{containers: [{image: i, ports: [{containerPort: abc}]}]}", []string{"spec.template.spec.containers[0].ports[0].containerPort"}},
+		"a field nobody knows":                     {"{containers: [{image: i, portz: 1}]}", []string{"unknown spec.template.spec.containers[0].portz"}},
+		"a port of letters":                        {"{containers: [{image: i, ports: [{containerPort: abc}]}]}", []string{"spec.template.spec.containers[0].ports[0].containerPort"}},
 		"a pod's field that Serving does not take": {"{containers: [{image: i}], restartPolicy: Never}", []string{"unknown spec.template.spec.restartPolicy"}},
 		"an amount that is none":                   {"{containers: [{image: i, resources: {limits: {cpu: lots}}}]}", []string{"spec.template.spec.containers[0].resources.limits.cpu"}},
 		"a hook, left to admission to refuse":      {"{containers: [{image: i, lifecycle: {preStop: {exec: {command: [x]}}}}]}", nil},

@@ -29,7 +29,7 @@ import (
 // server answers reviews over HTTPS; refuse is what the API server says to the template's pod.
 func server(t *testing.T, refuse error) (*httptest.Server, *fake.Clientset) {
 	t.Helper()
-	defaults, err := settings.Parse(nil)
+	defaults, err := settings.Parse(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

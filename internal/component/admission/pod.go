@@ -1,7 +1,6 @@
 package admission
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -34,7 +33,7 @@ func (p pods) check(r review, namespace string, s *settings.Settings) error {
 	}
 	rev := &servingv1.Revision{ObjectMeta: template.ObjectMeta, Spec: *template.Spec.DeepCopy()}
 	rev.Namespace = namespace
-	rev.SetDefaults(apis.WithinCreate(s.ToContext(context.Background())))
+	rev.Spec.SetDefaults(r.ctx)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "dry-run-validation", Namespace: namespace, Labels: template.Labels, Annotations: template.Annotations},
 		Spec: render.PodSpec(rev, render.Cluster{

@@ -31,7 +31,7 @@ var resources = map[string]func() resource{
 
 // review is one request, decoded.
 type review struct {
-	ctx      context.Context //nolint:containedctx // what upstream's checks read beside the object
+	ctx      context.Context // what upstream's checks read beside the object
 	now, old resource        // old is nil on creation; now is nil on deletion
 }
 

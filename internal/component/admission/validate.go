@@ -2,10 +2,10 @@ package admission
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 
-	"encoding/json"
 	corev1 "k8s.io/api/core/v1"
 	"knative.dev/pkg/apis"
 	ctrladmission "sigs.k8s.io/controller-runtime/pkg/webhook/admission"
@@ -50,7 +50,7 @@ func warningsOf(problems *apis.FieldError) []string {
 }
 
 // checkSettings refuses a ConfigMap that would not parse.
-func checkSettings(_ context.Context, req ctrladmission.Request) ctrladmission.Response {
+func checkSettings(ctx context.Context, req ctrladmission.Request) ctrladmission.Response {
 	if len(req.Object.Raw) == 0 {
 		return ctrladmission.Allowed("")
 	}
@@ -58,7 +58,7 @@ func checkSettings(_ context.Context, req ctrladmission.Request) ctrladmission.R
 	if err := json.Unmarshal(req.Object.Raw, &cm); err != nil {
 		return ctrladmission.Errored(http.StatusBadRequest, fmt.Errorf("decoding request failed: %w", err))
 	}
-	if err := settings.Check(&cm); err != nil {
+	if err := settings.Check(ctx, &cm); err != nil {
 		return ctrladmission.Errored(http.StatusBadRequest, fmt.Errorf("validation failed: %w", err))
 	}
 	return ctrladmission.Allowed("")

@@ -16,10 +16,10 @@ func Setup(ctx context.Context, c controller.Config) error {
 	if err := route.Index(ctx, c.Manager.GetFieldIndexer()); err != nil {
 		return err
 	}
-	for _, setup := range []func(controller.Config) error{
+	for _, setup := range []func(context.Context, controller.Config) error{
 		service.Setup, configuration.Setup, revision.Setup, route.Setup,
 	} {
-		if err := setup(c); err != nil {
+		if err := setup(ctx, c); err != nil {
 			return err
 		}
 	}

@@ -30,7 +30,7 @@ type Reconciler struct {
 }
 
 // Setup adds the controller to the manager.
-func Setup(c controller.Config) error {
+func Setup(_ context.Context, c controller.Config) error {
 	r := &Reconciler{
 		client: c.Manager.GetClient(),
 		live:   c.Manager.GetAPIReader(),

@@ -2,6 +2,7 @@ package revision
 
 import (
 	"fmt"
+	"maps"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -123,12 +124,8 @@ func decideDeployment(s state, p *plan) (bool, error) {
 // merged keeps what others noted on a Deployment (its revision counter, say).
 func merged(have, want map[string]string) map[string]string {
 	out := make(map[string]string, len(have)+len(want))
-	for k, v := range have {
-		out[k] = v
-	}
-	for k, v := range want {
-		out[k] = v
-	}
+	maps.Copy(out, have)
+	maps.Copy(out, want)
 	return out
 }
 
@@ -202,6 +199,7 @@ func reachability(s state, status *servingv1.RevisionStatus) autoscalingv1alpha1
 		return autoscalingv1alpha1.ReachabilityReachable
 	case servingv1.RoutingStateReserve:
 		return autoscalingv1alpha1.ReachabilityUnreachable
+	case servingv1.RoutingStatePending, servingv1.RoutingStateUnset:
 	}
 	return autoscalingv1alpha1.ReachabilityUnknown
 }

@@ -33,7 +33,7 @@ func revisionFixture() *servingv1.Revision {
 // fresh is a Revision nothing was done about.
 func fresh(t *testing.T) state {
 	t.Helper()
-	defaults, err := settings.Parse(nil)
+	defaults, err := settings.Parse(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

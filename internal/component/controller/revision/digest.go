@@ -65,7 +65,7 @@ func newResolver(c controller.Config, fire func(types.NamespacedName)) *resolver
 }
 
 // Resolve returns what is known of the Revision's images and starts the look-up if there is none.
-func (r *resolver) Resolve(rev *servingv1.Revision, d *deployment.Config) digests {
+func (r *resolver) Resolve(ctx context.Context, rev *servingv1.Revision, d *deployment.Config) digests {
 	key := client.ObjectKeyFromObject(rev)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,7 +75,7 @@ func (r *resolver) Resolve(rev *servingv1.Revision, d *deployment.Config) digest
 		}
 		l.cancel() // another Revision had this name before
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // a look-up outlives the reconcile that began it
 	l := &lookup{uid: rev.UID, cancel: cancel}
 	r.results[key] = l
 	go r.run(ctx, l, rev.DeepCopy(), d)

@@ -50,7 +50,7 @@ func resolverOf(r *registry, fire func(types.NamespacedName), objects ...client.
 }
 
 func TestResolveTriesAgainEverMoreSlowly(t *testing.T) {
-	defaults, err := settings.Parse(nil)
+	defaults, err := settings.Parse(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,16 +59,16 @@ func TestResolveTriesAgainEverMoreSlowly(t *testing.T) {
 		told := 0
 		r := resolverOf(images, func(types.NamespacedName) { told++ })
 		rev := revisionFixture()
-		if d := r.Resolve(rev, defaults.Deployment); d.done || d.err != nil {
+		if d := r.Resolve(t.Context(), rev, defaults.Deployment); d.done || d.err != nil {
 			t.Fatalf("at once %+v, want nothing yet", d)
 		}
 		synctest.Wait()
-		if d := r.Resolve(rev, defaults.Deployment); !errors.Is(d.err, errDown) {
+		if d := r.Resolve(t.Context(), rev, defaults.Deployment); !errors.Is(d.err, errDown) {
 			t.Fatalf("after the first try %+v, want its error", d)
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		d := r.Resolve(rev, defaults.Deployment)
+		d := r.Resolve(t.Context(), rev, defaults.Deployment)
 		if !d.done || d.containers[0].ImageDigest != "example.com/hello@sha256:abc" {
 			t.Errorf("in the end %+v, want the digest", d)
 		}
@@ -82,7 +82,7 @@ func TestResolveTriesAgainEverMoreSlowly(t *testing.T) {
 }
 
 func TestForgettingEndsTheLookUp(t *testing.T) {
-	defaults, err := settings.Parse(nil)
+	defaults, err := settings.Parse(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestForgettingEndsTheLookUp(t *testing.T) {
 		images := &registry{failures: 100}
 		r := resolverOf(images, func(types.NamespacedName) {})
 		rev := revisionFixture()
-		r.Resolve(rev, defaults.Deployment)
+		r.Resolve(t.Context(), rev, defaults.Deployment)
 		synctest.Wait()
 		r.Forget(client.ObjectKeyFromObject(rev))
 		time.Sleep(time.Hour)
@@ -101,7 +101,7 @@ func TestForgettingEndsTheLookUp(t *testing.T) {
 }
 
 func TestResolveSkipsAndReuses(t *testing.T) {
-	defaults, err := settings.Parse(nil)
+	defaults, err := settings.Parse(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestResolveSkipsAndReuses(t *testing.T) {
 }
 
 func TestResolveUsesPullSecretsOfRevisionAndAccount(t *testing.T) {
-	defaults, err := settings.Parse(nil)
+	defaults, err := settings.Parse(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

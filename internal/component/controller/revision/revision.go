@@ -41,7 +41,7 @@ type Reconciler struct {
 }
 
 // Setup adds the controller to the manager.
-func Setup(c controller.Config) error {
+func Setup(ctx context.Context, c controller.Config) error {
 	trigger := &controller.Trigger{}
 	r := &Reconciler{
 		client:   c.Manager.GetClient(),
@@ -54,7 +54,7 @@ func Setup(c controller.Config) error {
 	}
 	c.Fleet.Subscribe(trigger.Fire)
 	c.Scaler.Subscribe(trigger.Fire)
-	c.Settings.Subscribe(func() { r.everyone(trigger.Fire) })
+	c.Settings.Subscribe(func() { r.everyone(ctx, trigger.Fire) })
 	err := ctrl.NewControllerManagedBy(c.Manager).
 		Named("revision").
 		For(&servingv1.Revision{}).
@@ -77,9 +77,9 @@ func ofPod(_ context.Context, o client.Object) []ctrl.Request {
 }
 
 // everyone asks for a reconcile of all Revisions, as the settings changed.
-func (r *Reconciler) everyone(fire func(types.NamespacedName)) {
+func (r *Reconciler) everyone(ctx context.Context, fire func(types.NamespacedName)) {
 	var list servingv1.RevisionList
-	if err := r.client.List(context.Background(), &list, client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
 		r.log.Error("listing revisions after a change of settings", "error", err)
 		return
 	}
@@ -125,7 +125,7 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*st
 	if resolved(s.revision) {
 		r.resolver.Forget(key)
 	} else {
-		s.digests = r.resolver.Resolve(s.revision, s.settings.Deployment)
+		s.digests = r.resolver.Resolve(ctx, s.revision, s.settings.Deployment)
 	}
 	d, pa := &appsv1.Deployment{}, &autoscalingv1alpha1.PodAutoscaler{}
 	if found, err := r.find(ctx, key.Namespace, render.DeploymentName(key.Name), d); err != nil {

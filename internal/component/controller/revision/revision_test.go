@@ -58,7 +58,7 @@ type world struct {
 
 func newWorld(t *testing.T, objects ...client.Object) *world {
 	t.Helper()
-	defaults, err := settings.Parse(nil)
+	defaults, err := settings.Parse(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

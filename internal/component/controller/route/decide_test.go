@@ -33,7 +33,7 @@ func parse(t *testing.T, values map[string]string) *settings.Settings {
 		}
 		maps[name].Data[key] = value
 	}
-	s, err := settings.Parse(maps)
+	s, err := settings.Parse(t.Context(), maps)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,10 +217,15 @@ func TestTrafficThatCannotBeAssigned(t *testing.T) {
 			cfg := s.configurations["hello"]
 			cfg.Status.LatestReadyRevisionName, cfg.Status.Conditions = "", isReady("False")
 		}, `False RevisionMissing Configuration "hello" does not have any ready Revision.`},
-		"no configuration": {nil, func(s *state) { s.configurations = nil },
-			`False ConfigurationMissing Configuration "hello" referenced in traffic not found.`},
-		"a revision that is not there": {[]servingv1.TrafficTarget{fixed("hello-9", 100, "")}, func(*state) {},
-			`False RevisionMissing Revision "hello-9" referenced in traffic not found.`},
+		"no configuration": {
+			nil, func(s *state) { s.configurations = nil },
+			`False ConfigurationMissing Configuration "hello" referenced in traffic not found.`,
+		},
+		"a revision that is not there": {
+			[]servingv1.TrafficTarget{fixed("hello-9", 100, "")},
+			func(*state) {},
+			`False RevisionMissing Revision "hello-9" referenced in traffic not found.`,
+		},
 		"a revision on its way": {[]servingv1.TrafficTarget{fixed("hello-1", 100, "")}, func(s *state) {
 			s.revisions["hello-1"].Status.Conditions = isReady("Unknown")
 		}, `Unknown RevisionMissing Revision "hello-1" is not yet ready.`},

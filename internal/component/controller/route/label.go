@@ -30,14 +30,14 @@ func notes(s state, route *servingv1.Route, now time.Time) ([]note, error) {
 	settled := route.IsReady() || route.IsFailed()
 	var out []note
 	for name, rev := range s.revisions {
-		n, err := noteFor(rev, route.Name, revisions[name], settled, true, now)
+		n, err := noteFor(rev, link{route.Name, revisions[name], settled, now}, true)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, n...)
 	}
 	for name, cfg := range s.configurations {
-		n, err := noteFor(cfg, route.Name, configurations[name], settled, false, now)
+		n, err := noteFor(cfg, link{route.Name, configurations[name], settled, now}, false)
 		if err != nil {
 			return nil, err
 		}
@@ -68,27 +68,35 @@ func referenced(s state, route *servingv1.Route) (revisions, configurations map[
 	return revisions, configurations
 }
 
-// noteFor returns at most one note: the object's list of routes and, for a Revision, its routing
-// state.
-func noteFor(o client.Object, route string, leads, settled, state bool, now time.Time) ([]note, error) {
-	noted := slices.Contains(render.RouteNames(o.GetAnnotations()), route)
-	if noted && !leads && !settled {
+// link is how a Route stands to an object.
+type link struct {
+	route   string
+	leads   bool // traffic leads there
+	settled bool // the Route's fate is known
+	now     time.Time
+}
+
+// noteFor returns at most one note: the object's list of routes and, for a Revision (state), its
+// routing state.
+func noteFor(o client.Object, l link, state bool) ([]note, error) {
+	noted := slices.Contains(render.RouteNames(o.GetAnnotations()), l.route)
+	if noted && !l.leads && !l.settled {
 		return nil, nil
 	}
 	annotations, labels := map[string]any{}, map[string]any{}
 	list := o.GetAnnotations()[serving.RoutesAnnotationKey]
-	if noted != leads {
-		list = render.WithRoute(o.GetAnnotations(), route, leads)
+	if noted != l.leads {
+		list = render.WithRoute(o.GetAnnotations(), l.route, l.leads)
 		annotations[serving.RoutesAnnotationKey] = orNil(list)
 	}
-	if state && (leads || noted) {
+	if state && (l.leads || noted) {
 		want := servingv1.RoutingStateReserve
 		if list != "" {
 			want = servingv1.RoutingStateActive
 		}
 		if o.GetLabels()[serving.RoutingStateLabelKey] != string(want) {
 			labels[serving.RoutingStateLabelKey] = string(want)
-			annotations[serving.RoutingStateModifiedAnnotationKey] = servingv1.RoutingStateModifiedString(now)
+			annotations[serving.RoutingStateModifiedAnnotationKey] = servingv1.RoutingStateModifiedString(l.now)
 		}
 	}
 	if len(annotations)+len(labels) == 0 {

@@ -63,13 +63,16 @@ func (r *Reconciler) targets(ctx context.Context, s *state) error {
 }
 
 func (r *Reconciler) target(ctx context.Context, s *state, configuration, revision string) error {
-	if err := fetch(ctx, r.client, s.route.Namespace, revision, s.revisions, &servingv1.Revision{}); err != nil {
+	in := func(name string) types.NamespacedName {
+		return types.NamespacedName{Namespace: s.route.Namespace, Name: name}
+	}
+	if err := fetch(ctx, r.client, in(revision), s.revisions, &servingv1.Revision{}); err != nil {
 		return err
 	}
 	if rev := s.revisions[revision]; rev != nil && configuration == "" {
 		configuration = rev.Labels[serving.ConfigurationLabelKey]
 	}
-	if err := fetch(ctx, r.client, s.route.Namespace, configuration, s.configurations, &servingv1.Configuration{}); err != nil {
+	if err := fetch(ctx, r.client, in(configuration), s.configurations, &servingv1.Configuration{}); err != nil {
 		return err
 	}
 	cfg := s.configurations[configuration]
@@ -77,7 +80,7 @@ func (r *Reconciler) target(ctx context.Context, s *state, configuration, revisi
 		return nil
 	}
 	for _, name := range []string{cfg.Status.LatestReadyRevisionName, cfg.Status.LatestCreatedRevisionName} {
-		if err := fetch(ctx, r.client, s.route.Namespace, name, s.revisions, &servingv1.Revision{}); err != nil {
+		if err := fetch(ctx, r.client, in(name), s.revisions, &servingv1.Revision{}); err != nil {
 			return err
 		}
 	}
@@ -85,15 +88,15 @@ func (r *Reconciler) target(ctx context.Context, s *state, configuration, revisi
 }
 
 // fetch reads the object of that name into the map, unless it is there, nameless or missing.
-func fetch[T client.Object](ctx context.Context, c client.Reader, namespace, name string, into map[string]T, o T) error {
-	if _, ok := into[name]; ok || name == "" {
+func fetch[T client.Object](ctx context.Context, c client.Reader, key types.NamespacedName, into map[string]T, o T) error {
+	if _, ok := into[key.Name]; ok || key.Name == "" {
 		return nil
 	}
-	switch err := c.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, o); {
+	switch err := c.Get(ctx, key, o); {
 	case err == nil:
-		into[name] = o
+		into[key.Name] = o
 	case !apierrors.IsNotFound(err):
-		return fmt.Errorf("getting %T %s/%s: %w", o, namespace, name, err)
+		return fmt.Errorf("getting %T %s: %w", o, key, err)
 	}
 	return nil
 }
@@ -196,16 +199,16 @@ func (r *Reconciler) forget(ctx context.Context, key types.NamespacedName) error
 		return err
 	}
 	var all []note
-	now := time.Now()
+	gone := link{route: key.Name, settled: true, now: time.Now()}
 	for _, rev := range m.revisions {
-		n, err := noteFor(rev, key.Name, false, true, true, now)
+		n, err := noteFor(rev, gone, true)
 		if err != nil {
 			return err
 		}
 		all = append(all, n...)
 	}
 	for _, cfg := range m.configurations {
-		n, err := noteFor(cfg, key.Name, false, true, false, now)
+		n, err := noteFor(cfg, gone, false)
 		if err != nil {
 			return err
 		}

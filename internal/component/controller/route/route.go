@@ -37,7 +37,7 @@ type Reconciler struct {
 }
 
 // Setup adds the controller to the manager.
-func Setup(c controller.Config) error {
+func Setup(ctx context.Context, c controller.Config) error {
 	trigger := &controller.Trigger{}
 	r := &Reconciler{
 		client:   c.Manager.GetClient(),
@@ -49,7 +49,7 @@ func Setup(c controller.Config) error {
 		gateway:  c.Gateway,
 		log:      c.Log,
 	}
-	c.Settings.Subscribe(func() { r.everyone(trigger.Fire) })
+	c.Settings.Subscribe(func() { r.everyone(ctx, trigger.Fire) })
 	err := ctrl.NewControllerManagedBy(c.Manager).
 		Named("route").
 		For(&servingv1.Route{}).
@@ -66,9 +66,9 @@ func Setup(c controller.Config) error {
 }
 
 // everyone asks for a reconcile of all Routes, as the settings changed.
-func (r *Reconciler) everyone(fire func(types.NamespacedName)) {
+func (r *Reconciler) everyone(ctx context.Context, fire func(types.NamespacedName)) {
 	var list servingv1.RouteList
-	if err := r.client.List(context.Background(), &list, client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
 		r.log.Error("listing routes after a change of settings", "error", err)
 		return
 	}

@@ -28,7 +28,7 @@ type Reconciler struct {
 }
 
 // Setup adds the controller to the manager.
-func Setup(c controller.Config) error {
+func Setup(_ context.Context, c controller.Config) error {
 	r := &Reconciler{
 		client:   c.Manager.GetClient(),
 		events:   c.Manager.GetEventRecorder("service-controller"),
@@ -53,7 +53,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil || s == nil {
 		return ctrl.Result{}, err
 	}
-	p := decide(r.settings.Current().ToContext(context.Background()), *s)
+	p := decide(r.settings.Current().ToContext(ctx), *s)
 	return ctrl.Result{}, controller.Settled(r.act(ctx, s.service, p))
 }
 

@@ -27,7 +27,7 @@ func sorted(in []string) []string {
 // reconciler works on a fake API that holds the objects.
 func reconciler(t *testing.T, objects ...client.Object) *Reconciler {
 	t.Helper()
-	defaults, err := settings.Parse(nil)
+	defaults, err := settings.Parse(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,14 +1,12 @@
 package settings
 
 import (
-	"context"
 	"maps"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	cm "knative.dev/pkg/configmap"
 	"knative.dev/serving/pkg/deployment"
-	"knative.dev/serving/pkg/gc"
 	domaincfg "knative.dev/serving/pkg/reconciler/route/config"
 )
 
@@ -77,8 +75,4 @@ func parseDomain(m *corev1.ConfigMap) (*domaincfg.Domain, error) {
 		d.Domains[DefaultDomain] = fallback
 	}
 	return d, nil
-}
-
-func parseGC(m *corev1.ConfigMap) (*gc.Config, error) {
-	return gc.NewConfigFromConfigMapFunc(context.Background())(m)
 }

@@ -51,17 +51,17 @@ func Names() []string {
 }
 
 // Check parses one ConfigMap and tells what is wrong with it; ConfigMaps of other names pass.
-func Check(cm *corev1.ConfigMap) error {
+func Check(ctx context.Context, cm *corev1.ConfigMap) error {
 	for _, p := range parsers {
 		if p.name == cm.Name {
-			return p.into(&Settings{}, cm)
+			return p.into(ctx, &Settings{}, cm)
 		}
 	}
 	return nil
 }
 
 // Parse makes Settings of the ConfigMaps given; a missing one stands for its defaults.
-func Parse(maps map[string]*corev1.ConfigMap) (*Settings, error) {
+func Parse(ctx context.Context, maps map[string]*corev1.ConfigMap) (*Settings, error) {
 	s := &Settings{}
 	for _, p := range parsers {
 		cm := maps[p.name]
@@ -69,7 +69,7 @@ func Parse(maps map[string]*corev1.ConfigMap) (*Settings, error) {
 			cm = &corev1.ConfigMap{}
 			cm.Name, cm.Namespace = p.name, Namespace
 		}
-		if err := p.into(s, cm); err != nil {
+		if err := p.into(ctx, s, cm); err != nil {
 			return nil, err
 		}
 	}
@@ -79,7 +79,7 @@ func Parse(maps map[string]*corev1.ConfigMap) (*Settings, error) {
 // A parser reads one ConfigMap into its field.
 type parser struct {
 	name string
-	into func(*Settings, *corev1.ConfigMap) error
+	into func(context.Context, *Settings, *corev1.ConfigMap) error
 }
 
 var parsers = []parser{
@@ -88,15 +88,20 @@ var parsers = []parser{
 	{deployment.ConfigName, set(parseDeployment, func(s *Settings) **deployment.Config { return &s.Deployment })},
 	{domaincfg.DomainConfigName, set(parseDomain, func(s *Settings) **domaincfg.Domain { return &s.Domain })},
 	{apisconfig.FeaturesConfigName, set(apisconfig.NewFeaturesConfigFromConfigMap, func(s *Settings) **apisconfig.Features { return &s.Features })},
-	{gc.ConfigName, set(parseGC, func(s *Settings) **gc.Config { return &s.GC })},
+	{gc.ConfigName, setWithin(gc.NewConfigFromConfigMapFunc, func(s *Settings) **gc.Config { return &s.GC })},
 	{netcfg.ConfigMapName, set(netcfg.NewConfigFromConfigMap, func(s *Settings) **netcfg.Config { return &s.Network })},
 	{observabilityName, set(parseObservability, func(s *Settings) **Observability { return &s.Observability })},
 }
 
 // set joins a parser with the field its result goes to.
-func set[T any](parse func(*corev1.ConfigMap) (*T, error), field func(*Settings) **T) func(*Settings, *corev1.ConfigMap) error {
-	return func(s *Settings, cm *corev1.ConfigMap) error {
-		v, err := parse(cm)
+func set[T any](parse func(*corev1.ConfigMap) (*T, error), field func(*Settings) **T) func(context.Context, *Settings, *corev1.ConfigMap) error {
+	return setWithin(func(context.Context) func(*corev1.ConfigMap) (*T, error) { return parse }, field)
+}
+
+// setWithin is set for a parser that is made of a context.
+func setWithin[T any](parse func(context.Context) func(*corev1.ConfigMap) (*T, error), field func(*Settings) **T) func(context.Context, *Settings, *corev1.ConfigMap) error {
+	return func(ctx context.Context, s *Settings, cm *corev1.ConfigMap) error {
+		v, err := parse(ctx)(cm)
 		if err != nil {
 			return fmt.Errorf("parsing ConfigMap %s: %w", cm.Name, err)
 		}

@@ -19,7 +19,7 @@ func configMap(name string, data map[string]string) *corev1.ConfigMap {
 }
 
 func TestDefaultsAreUpstreams(t *testing.T) {
-	s, err := settings.Parse(nil)
+	s, err := settings.Parse(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestDomainOfLastResort(t *testing.T) {
 		"the cluster's own, by name": {map[string]string{"svc.cluster.local": ""}, "svc.cluster.local"},
 	}
 	for name, tt := range tests {
-		s, err := settings.Parse(map[string]*corev1.ConfigMap{"config-domain": configMap("config-domain", tt.data)})
+		s, err := settings.Parse(t.Context(), map[string]*corev1.ConfigMap{"config-domain": configMap("config-domain", tt.data)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,7 +70,7 @@ func TestCheck(t *testing.T) {
 		"one of another program": {configMap("mine", map[string]string{"x": "y"}), true},
 	}
 	for name, tt := range tests {
-		if err := settings.Check(tt.cm); (err == nil) != tt.ok {
+		if err := settings.Check(t.Context(), tt.cm); (err == nil) != tt.ok {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -35,7 +35,7 @@ func Fixed(s *Settings) *Store {
 
 // Open reads the ConfigMaps and follows them until ctx ends. It returns after the first reading.
 func Open(ctx context.Context, client kubernetes.Interface, log *slog.Logger) (*Store, error) {
-	defaults, err := Parse(nil)
+	defaults, err := Parse(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -55,9 +55,9 @@ func Open(ctx context.Context, client kubernetes.Interface, log *slog.Logger) (*
 		ListerWatcher: lw,
 		ObjectType:    &corev1.ConfigMap{},
 		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(o any) { s.changed(o, false) },
-			UpdateFunc: func(_, o any) { s.changed(o, false) },
-			DeleteFunc: func(o any) { s.changed(o, true) },
+			AddFunc:    func(o any) { s.changed(ctx, o, false) },
+			UpdateFunc: func(_, o any) { s.changed(ctx, o, false) },
+			DeleteFunc: func(o any) { s.changed(ctx, o, true) },
 		},
 	})
 	go informer.RunWithContext(ctx)
@@ -77,7 +77,7 @@ func (s *Store) Subscribe(fn func()) {
 	s.subs = append(s.subs, fn)
 }
 
-func (s *Store) changed(o any, gone bool) {
+func (s *Store) changed(ctx context.Context, o any, gone bool) {
 	if tomb, ok := o.(cache.DeletedFinalStateUnknown); ok {
 		o = tomb.Obj
 	}
@@ -87,14 +87,14 @@ func (s *Store) changed(o any, gone bool) {
 	}
 	for _, p := range parsers {
 		if p.name == cm.Name {
-			s.adopt(cm, gone)
+			s.adopt(ctx, cm, gone)
 			return
 		}
 	}
 }
 
 // adopt takes cm in (or out) if the whole still parses, then tells the subscribers.
-func (s *Store) adopt(cm *corev1.ConfigMap, gone bool) {
+func (s *Store) adopt(ctx context.Context, cm *corev1.ConfigMap, gone bool) {
 	s.mu.Lock()
 	next := maps.Clone(s.good)
 	if gone {
@@ -102,7 +102,7 @@ func (s *Store) adopt(cm *corev1.ConfigMap, gone bool) {
 	} else {
 		next[cm.Name] = cm
 	}
-	parsed, err := Parse(next)
+	parsed, err := Parse(ctx, next)
 	if err != nil {
 		s.mu.Unlock()
 		s.log.Error("keeping the previous settings", "configmap", cm.Name, "error", err)
