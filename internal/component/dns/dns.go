@@ -142,6 +142,7 @@ type answer struct {
 	by            string // cluster, route or forward
 	rcode         int
 	authoritative bool
+	truncated     bool // not all there is
 	records       []dns.RR
 	authority     []dns.RR
 	extra         []dns.RR
@@ -172,6 +173,7 @@ func (s *Server) serve(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) {
 	}
 	reply.Compress = true
 	reply.Truncate(size)
+	reply.Truncated = reply.Truncated || a.truncated
 	s.queries.WithLabelValues(a.by, dns.RcodeToString[a.rcode]).Inc()
 	if err := w.WriteMsg(reply); err != nil {
 		s.log.DebugContext(ctx, "answering a DNS query", "error", err)

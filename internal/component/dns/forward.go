@@ -22,12 +22,15 @@ import (
 const (
 	attemptTime  = 2 * time.Second
 	forwardTime  = 6 * time.Second
-	maxForwards  = 512
+	maxForwards  = 1024
 	reloadPeriod = 5 * time.Second
 )
 
 // errNoServer means the host names no name server that could be asked.
 var errNoServer = errors.New("no name server to ask")
+
+// errBusy means as many questions as allowed wait for their answers.
+var errBusy = errors.New("too many questions under way")
 
 // forwarder asks the host's name servers and remembers what they say for a while.
 type forwarder struct {
@@ -91,7 +94,7 @@ func (f *forwarder) answer(ctx context.Context, r *dns.Msg, q dns.Question) answ
 
 // fromMessage keeps of a reply what is passed on.
 func fromMessage(m *dns.Msg) answer {
-	a := answer{by: "forward", rcode: m.Rcode, records: m.Answer, authority: m.Ns}
+	a := answer{by: "forward", rcode: m.Rcode, truncated: m.Truncated, records: m.Answer, authority: m.Ns}
 	for _, rr := range m.Extra {
 		if rr.Header().Rrtype != dns.TypeOPT {
 			a.extra = append(a.extra, rr)
@@ -102,8 +105,8 @@ func fromMessage(m *dns.Msg) answer {
 
 // ask tries the servers in turn, beginning with the one that answered last, twice at most.
 func (f *forwarder) ask(ctx context.Context, r *dns.Msg, q dns.Question) (*dns.Msg, error) {
-	if err := f.slots.Acquire(ctx, 1); err != nil {
-		return nil, err
+	if !f.slots.TryAcquire(1) {
+		return nil, errBusy // rather than a queue of questions nobody waits for any more
 	}
 	defer f.slots.Release(1)
 	servers := f.list()
@@ -140,18 +143,20 @@ func (f *forwarder) ask(ctx context.Context, r *dns.Msg, q dns.Question) (*dns.M
 	return nil, err
 }
 
-// exchange asks one server, by TCP if the answer does not fit a datagram.
+// exchange asks one server, by TCP if the answer does not fit a datagram. A server without TCP still
+// said more than nothing.
 func (f *forwarder) exchange(ctx context.Context, server string, query *dns.Msg) (*dns.Msg, error) {
-	for _, network := range []string{"udp", "tcp"} {
-		m, err := f.exchangeBy(ctx, network, server, query)
-		if err != nil {
-			return nil, fmt.Errorf("asking %s by %s: %w", server, network, err)
-		}
-		if !m.Truncated || network == "tcp" {
-			return m, nil
-		}
+	short, err := f.exchangeBy(ctx, "udp", server, query)
+	if err != nil {
+		return nil, fmt.Errorf("asking %s: %w", server, err)
 	}
-	return nil, errNoServer
+	if !short.Truncated {
+		return short, nil
+	}
+	if whole, err := f.exchangeBy(ctx, "tcp", server, query); err == nil {
+		return whole, nil
+	}
+	return short, nil
 }
 
 func (f *forwarder) exchangeBy(ctx context.Context, network, server string, query *dns.Msg) (*dns.Msg, error) {
