@@ -13,9 +13,10 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"ebb.dev/ebb/internal/component/autoscaler"
+	"ebb.dev/ebb/internal/domain/render"
 )
 
-// A Scaler scales Deployments called like their revision with "-deployment" behind. It writes
+// A Scaler scales the Deployments of revisions, called as render.DeploymentName says. It writes
 // nothing but /scale, so it needs no rights beyond that.
 type Scaler struct {
 	client kubernetes.Interface
@@ -32,7 +33,7 @@ func New(client kubernetes.Interface, log *slog.Logger) *Scaler {
 // Scale implements autoscaler.Scaler by one patch, which the API server turns into nothing if the
 // number is there already.
 func (s *Scaler) Scale(ctx context.Context, revision types.NamespacedName, replicas int32, reason string) error {
-	name := revision.Name + "-deployment"
+	name := render.DeploymentName(revision.Name)
 	patch := `{"spec":{"replicas":` + strconv.Itoa(int(replicas)) + `}}`
 	_, err := s.client.AppsV1().Deployments(revision.Namespace).Patch(
 		ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: "ebb-autoscaler"}, "scale")
@@ -45,7 +46,7 @@ func (s *Scaler) Scale(ctx context.Context, revision types.NamespacedName, repli
 
 // Replicas implements autoscaler.Scaler.
 func (s *Scaler) Replicas(ctx context.Context, revision types.NamespacedName) (int32, error) {
-	name := revision.Name + "-deployment"
+	name := render.DeploymentName(revision.Name)
 	now, err := s.client.AppsV1().Deployments(revision.Namespace).GetScale(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return 0, describe(fmt.Sprintf("reading the scale of deployment %s/%s", revision.Namespace, name), err)
