@@ -129,6 +129,10 @@ func (d *deployment) check() error {
 	return nil
 }
 
+// builtImages is the registry that built images are named by. No host has that name: the local mirror
+// answers for it on every installation, whatever port it has there, so manifests stay portable.
+const builtImages = "ebb.local"
+
 // build makes the image, pushes it to ebb's own registry and returns its reference by digest.
 func (d *deployment) build(ctx context.Context, out io.Writer, registry string) (string, error) {
 	_, _ = fmt.Fprintf(out, "building %s …\n", d.path)
@@ -141,13 +145,13 @@ func (d *deployment) build(ctx context.Context, out io.Writer, registry string) 
 	if err != nil {
 		return "", fmt.Errorf("building %s: %w", d.path, err)
 	}
-	reference := registry + "/" + d.namespace + "/" + d.name
-	digest, err := image.Open(registry, slog.New(slog.DiscardHandler)).Push(ctx, reference, made.Taggable(), nil)
+	repository := builtImages + "/" + d.namespace + "/" + d.name
+	digest, err := image.Open(registry, slog.New(slog.DiscardHandler)).Push(ctx, registry+"/"+repository, made.Taggable(), nil)
 	if err != nil {
-		return "", fmt.Errorf("pushing %s: %w", reference, err)
+		return "", fmt.Errorf("pushing %s: %w", repository, err)
 	}
-	_, _ = fmt.Fprintf(out, "built %s (%.1f s)\n", digest, time.Since(began).Seconds())
-	return digest.String(), nil
+	_, _ = fmt.Fprintf(out, "built %s (%.1f s)\n", repository, time.Since(began).Seconds())
+	return repository + "@" + digest.DigestStr(), nil
 }
 
 // apply creates the service or updates what the flags say about the one that is there, and returns

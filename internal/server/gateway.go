@@ -49,11 +49,18 @@ func (s *Server) timeline(rev types.NamespacedName) map[string]time.Time {
 
 // claimPort80 takes 127.0.0.1:80 when nobody has it; URLs need no port then.
 func (s *Server) claimPort80(ctx context.Context) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:80")
+	listener, err := plainTCP().Listen(ctx, "tcp", "127.0.0.1:80")
 	if err == nil {
 		s.onPort80 = listener
 		s.onStop("127.0.0.1:80", func(context.Context) error { return ignoreClosed(listener.Close()) })
 	}
+}
+
+// plainTCP listens without multipath TCP, which Go offers by default and loopback has no use for.
+func plainTCP() *net.ListenConfig {
+	lc := &net.ListenConfig{}
+	lc.SetMultipathTCP(false)
+	return lc
 }
 
 func ignoreClosed(err error) error {
@@ -66,7 +73,7 @@ func ignoreClosed(err error) error {
 // startListeners opens the gateway to clients: on this machine and, through the Services' proxy, to
 // pods.
 func (s *Server) startListeners(ctx context.Context) error {
-	main, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.options.HTTP)
+	main, err := plainTCP().Listen(ctx, "tcp", s.options.HTTP)
 	if err != nil {
 		return fmt.Errorf("listening on --http: %w", err)
 	}
