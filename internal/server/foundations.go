@@ -45,11 +45,11 @@ func (s *Server) startFoundations(ctx context.Context) error {
 
 // startRegistry serves images on a loopback port that the folder keeps.
 func (s *Server) startRegistry(ctx context.Context) error {
-	r, err := registry.New(registry.Config{Dir: s.folder.Registry(), Log: s.log.With("part", "registry")})
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(s.id.RegistryPort))
+	r, err := registry.New(registry.Config{Dir: s.folder.Registry(), Log: s.log.With("part", "registry"), Tagged: s.retag(image.Mirror{Address: address})})
 	if err != nil {
 		return err
 	}
-	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(s.id.RegistryPort))
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("listening for images: %w; the port was chosen for this data folder once and images are named by it: end the program that has it now", err)
@@ -57,6 +57,22 @@ func (s *Server) startRegistry(ctx context.Context) error {
 	s.images = image.Open(address, s.log.With("part", "images"))
 	s.background("registry", func(ctx context.Context) error { return r.Serve(ctx, listener) })
 	return s.say(func(st *Status) { st.Registry = address })
+}
+
+// retag has pods that name a tag get the image it stands for now, also those that pull only what is
+// not present.
+func (s *Server) retag(mirror image.Mirror) func(repository, tag, digest string) {
+	return func(repository, tag, _ string) {
+		store := s.unpacked.Load()
+		if store == nil {
+			return // nothing is unpacked yet that could be old
+		}
+		for _, reference := range mirror.References(repository, tag) {
+			if err := store.Retag(reference); err != nil {
+				s.log.Warn("an image that was pulled before may stay in use", "part", "images", "reference", reference, "error", err)
+			}
+		}
+	}
 }
 
 // startCluster starts Kubernetes with the handlers it will call, which are filled in later.

@@ -18,10 +18,11 @@ func (s *Server) startRuntime(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.unpacked, err = unpack.New(s.folder.Images(), s.images, s.log.With("part", "images"))
+	store, err := unpack.New(s.folder.Images(), s.images, s.log.With("part", "images"))
 	if err != nil {
 		return err
 	}
+	s.unpacked.Store(store)
 	c := containerConfig(s.folder, s.id)
 	c.Pods, c.Park, c.Log = pods, parked, s.log.With("part", "runtime")
 	s.runtime, err = container.New(ctx, c)

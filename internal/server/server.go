@@ -11,7 +11,9 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,12 +67,13 @@ type Server struct {
 	statusMu sync.Mutex // guards status and its file
 	status   Status
 
-	stops  []stop // in order of start
-	failed chan error
+	stopsMu sync.Mutex // guards stops
+	stops   []stop     // in order of start
+	failed  chan error
 
 	net        *netns.Net
 	images     *image.Source
-	unpacked   *unpack.Store
+	unpacked   atomic.Pointer[unpack.Store] // nil until the runtime starts
 	runtime    *container.Runtime
 	cluster    *cluster.Cluster
 	admission  admission.Handler
@@ -164,6 +167,8 @@ func (s *Server) start(ctx context.Context) error {
 
 // onStop remembers how to end what was just started.
 func (s *Server) onStop(name string, end func(context.Context) error) {
+	s.stopsMu.Lock()
+	defer s.stopsMu.Unlock()
 	s.stops = append(s.stops, stop{name, end})
 }
 
@@ -233,13 +238,22 @@ func (s *Server) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
 	err := s.say(func(st *Status) { st.State = StateStopping })
-	for i := len(s.stops) - 1; i >= 0; i-- {
+	for _, part := range s.takeStops() {
 		began := time.Now()
-		if e := s.stops[i].end(ctx); e != nil {
-			err = errors.Join(err, fmt.Errorf("stopping %s: %w", s.stops[i].name, e))
+		if e := part.end(ctx); e != nil {
+			err = errors.Join(err, fmt.Errorf("stopping %s: %w", part.name, e))
 		}
-		s.log.Debug("stopped", "part", s.stops[i].name, "took", time.Since(began))
+		s.log.Debug("stopped", "part", part.name, "took", time.Since(began))
 	}
-	s.stops = nil
 	return err
+}
+
+// takeStops hands out what is to be ended, last started first, once.
+func (s *Server) takeStops() []stop {
+	s.stopsMu.Lock()
+	defer s.stopsMu.Unlock()
+	out := s.stops
+	s.stops = nil
+	slices.Reverse(out)
+	return out
 }

@@ -16,6 +16,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
+	clientscheme "k8s.io/client-go/kubernetes/scheme"
+	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 	ctrlcache "sigs.k8s.io/controller-runtime/pkg/cache"
 
@@ -98,7 +101,7 @@ func (s *Server) startServices(ctx context.Context) error {
 	factory := informers.NewSharedInformerFactoryWithOptions(s.client, 0, informers.WithTransform(withoutManagedFields))
 	p, err := proxy.New(proxy.Config{
 		Net: s.net, Client: s.client, Informers: factory, NodeName: nodeName(), NodeIP: s.id.NodeIP(),
-		LoadBalancers: s.id.LoadBalancerCIDR(), Local: s.gatewayInboxes(), Registerer: s.metricsRegistry, Log: s.log.With("part", "services"),
+		LoadBalancers: s.id.LoadBalancerCIDR(), Local: s.gatewayInboxes(), Events: s.recorder("services"), Registerer: s.metricsRegistry, Log: s.log.With("part", "services"),
 	})
 	if err != nil {
 		return err
@@ -119,6 +122,14 @@ func (s *Server) startServices(ctx context.Context) error {
 	s.background("services", p.Run)
 	s.background("names", names.Run)
 	return nil
+}
+
+// recorder writes events in the name of a part until the server stops.
+func (s *Server) recorder(part string) record.EventRecorder {
+	broadcaster := record.NewBroadcaster()
+	broadcaster.StartRecordingToSink(&coreclient.EventSinkImpl{Interface: s.client.CoreV1().Events("")})
+	s.onStop("events", func(context.Context) error { broadcaster.Shutdown(); return nil })
+	return broadcaster.NewRecorder(clientscheme.Scheme, corev1.EventSource{Component: "ebb-" + part, Host: nodeName()})
 }
 
 // withoutManagedFields spares the memory of what nobody here reads.
@@ -148,7 +159,7 @@ func (s *Server) startNode(ctx context.Context) error {
 		return fmt.Errorf("listening for the node's API: %w", err)
 	}
 	s.node, err = node.New(node.Config{
-		Name: nodeName(), Version: Version, Client: s.client, Runtime: s.runtime, Handlers: handlers(), Images: s.unpacked,
+		Name: nodeName(), Version: Version, Client: s.client, Runtime: s.runtime, Handlers: handlers(), Images: s.unpacked.Load(),
 		Address: s.id.NodeIP(), DNS: s.id.DNSIP(), ClusterDomain: clusterDomain, DataDir: s.folder.Node(),
 		Listen: listener, TLS: certificates, ClientCA: s.cluster.CABundle(),
 		Observer: watcher{s.fleet}, Drainer: s.gateway, Seccomp: container.DefaultSeccomp, Log: s.log.With("part", "node"),
