@@ -206,13 +206,13 @@ func (m *machine) exec(pod string, in io.Reader, tty bool, command ...string) (s
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	var out bytes.Buffer
+	var out, errs bytes.Buffer // two: they are written side by side
 	options := remotecommand.StreamOptions{Stdin: in, Stdout: &out, Tty: tty}
 	if !tty {
-		options.Stderr = &out
+		options.Stderr = &errs
 	}
 	err = e.StreamWithContext(m.t.Context(), options)
-	return out.String(), err
+	return out.String() + errs.String(), err
 }
 
 func TestContainersOnANode(t *testing.T) {
@@ -256,7 +256,7 @@ func TestContainersOnANode(t *testing.T) {
 		if !asExit(err, &exit) || exit.Code != 7 {
 			t.Errorf("exit 7 gave %v", err)
 		}
-		if out, err := m.exec("hello", strings.NewReader("through\n"), false, "/pod", "cat"); err != nil || out != "through\n" {
+		if out, err := m.exec("hello", strings.NewReader("through\n"), false, "/pod", "cat"); err != nil || out != "through\nend of input\n" {
 			t.Errorf("stdin came back as %q, %v", out, err)
 		}
 	})

@@ -286,13 +286,11 @@ func (s server) portForward(ctx context.Context, namespace, pod string, port int
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	sent := make(chan error, 1)
 	go func() {
-		_, err := io.Copy(conn, stream)
+		_, _ = io.Copy(conn, stream) // its end, whatever the cause, is the client's last byte
 		if half, ok := conn.(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite() // fails only when the other side is gone, which the other copy sees
 		}
-		sent <- err
 	}()
 	if _, err := io.Copy(stream, conn); err != nil && ctx.Err() == nil {
 		return err
