@@ -92,7 +92,7 @@ func (s *Server) startListeners(ctx context.Context) error {
 	}
 	serve(s.outer, true)
 	serve(s.inner, false)
-	s.onStop("gateway", s.gateway.Shutdown)
+	s.onStop("gateway", s.within(requestPatience, "requests", s.gateway.Shutdown))
 	return s.say(func(st *Status) { st.HTTP = urls })
 }
 

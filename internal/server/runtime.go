@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 
 	"ebb.dev/ebb/internal/adapter/runtime/container"
 	"ebb.dev/ebb/internal/adapter/runtime/container/network"
@@ -30,7 +31,9 @@ func (s *Server) startRuntime(ctx context.Context) error {
 		return err
 	}
 	s.limit(s.runtime.Limits()...)
-	s.onStop("runtime", func(context.Context) error { return s.runtime.Close() })
+	s.onStop("runtime", func(ctx context.Context) error {
+		return errors.Join(s.runtime.Close(), cleanRuntime(ctx, s.folder, s.id))
+	})
 	return nil
 }
 

@@ -43,8 +43,13 @@ var Version = "devel"
 // systemNamespace holds what ebb itself shows in the cluster.
 const systemNamespace = "ebb-system"
 
-// stopPatience bounds an orderly stop; pods have their own grace periods within it.
-const stopPatience = 90 * time.Second
+// An orderly stop gives requests in flight and then pods, whose own grace periods may be longer, some
+// time to end; what is left then is cut off. stopPatience bounds all of it.
+const (
+	requestPatience = 20 * time.Second
+	podPatience     = 40 * time.Second
+	stopPatience    = 90 * time.Second
+)
 
 // Options are what a user may choose for `ebb up`.
 type Options struct {
@@ -246,6 +251,20 @@ func (s *Server) stop() error {
 		s.log.Debug("stopped", "part", part.name, "took", time.Since(began))
 	}
 	return err
+}
+
+// within gives the end of a part its own share of time; running out of it is told, not a failure.
+func (s *Server) within(patience time.Duration, what string, end func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		err := end(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			s.log.Warn("cutting off what did not end in time", "what", what, "after", patience)
+			return nil
+		}
+		return err
+	}
 }
 
 // takeStops hands out what is to be ended, last started first, once.

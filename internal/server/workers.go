@@ -168,7 +168,7 @@ func (s *Server) startNode(ctx context.Context) error {
 		return err
 	}
 	s.background("node", s.node.Run)
-	s.onStop("pods", s.node.Stop)
+	s.onStop("pods", s.within(podPatience, "pods", s.node.Stop))
 	if err := s.serveMetrics(); err != nil {
 		return err
 	}
