@@ -116,6 +116,7 @@ func Up(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, held.Close())
 	}
+	hurry()
 	log := telemetry.NewLogger(os.Stderr, o.Verbose)
 	telemetry.AdoptLibraries(log, o.Verbose)
 	s := &Server{
@@ -133,17 +134,24 @@ func Up(ctx context.Context, o Options) (*Server, error) {
 	})
 }
 
-// gcPercent trades a little CPU for memory: most of the heap is Kubernetes' schemas, which do not
-// change. settled is when what start-up left can be given back.
+// Start-up makes much that lives on, so collecting then is wasted; afterwards most of the heap is
+// Kubernetes' schemas, which do not change, and a small margin costs little. Percent, as GOGC.
 const (
-	gcPercent = 50
-	settled   = 5 * time.Second
+	startPercent  = 400
+	steadyPercent = 60
+	settled       = 5 * time.Second // until what start-up left can be given back
 )
 
-// shed keeps the process small, unless the user's environment says how.
+// hurry and shed set how often memory is collected, unless the user's environment says it.
+func hurry() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(startPercent)
+	}
+}
+
 func (s *Server) shed() {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+		debug.SetGCPercent(steadyPercent)
 	}
 	timer := time.AfterFunc(settled, debug.FreeOSMemory)
 	s.onStop("memory", func(context.Context) error { timer.Stop(); return nil })

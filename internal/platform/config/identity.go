@@ -23,9 +23,8 @@ type Identity struct {
 	ID string `json:"id"`
 	// Network is the /16 everything below lies in.
 	Network netip.Prefix `json:"network"`
-	// RegistryPort, WebhookPort and KubeletPort are loopback or node ports.
+	// RegistryPort is the image registry's on 127.0.0.1.
 	RegistryPort int `json:"registryPort"`
-	WebhookPort  int `json:"webhookPort"`
 }
 
 // KubeletPort is the port of the node's API at the node address.
@@ -92,7 +91,7 @@ func chooseIdentity(f Folder) (Identity, error) {
 		return Identity{}, err
 	}
 	id := Identity{ID: hex.EncodeToString(raw[:]), Network: network}
-	if id.RegistryPort, id.WebhookPort, err = freePorts(); err != nil {
+	if id.RegistryPort, err = freePort(); err != nil {
 		return Identity{}, err
 	}
 	return id, WriteJSON(f.Identity(), id)
@@ -130,29 +129,25 @@ func overlapsAny(p netip.Prefix, others []netip.Prefix) bool {
 // Ports are looked for from a random place, so that two folders made while neither runs rarely meet.
 const firstPort, lastPort = 20000, 29999
 
-// freePorts asks the kernel for two loopback ports below the ephemeral range's usual start, so that
-// a passing connection does not hold one at the next start.
-func freePorts() (registry, webhook int, err error) {
+// freePort asks the kernel for a loopback port below the ephemeral range's usual start, so that a
+// passing connection does not hold it at the next start.
+func freePort() (int, error) {
 	start, err := rand.Int(rand.Reader, big.NewInt(lastPort-firstPort+1))
 	if err != nil {
-		return 0, 0, fmt.Errorf("choosing ports: %w", err)
+		return 0, fmt.Errorf("choosing a port: %w", err)
 	}
-	ports := make([]int, 0, 2)
-	for i := 0; i <= lastPort-firstPort && len(ports) < 2; i++ {
+	for i := range lastPort - firstPort + 1 {
 		port := firstPort + (int(start.Int64())+i)%(lastPort-firstPort+1)
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)) //nolint:noctx // closed at once
 		if err != nil {
 			continue
 		}
 		if err := l.Close(); err != nil {
-			return 0, 0, fmt.Errorf("choosing ports: %w", err)
+			return 0, fmt.Errorf("choosing a port: %w", err)
 		}
-		ports = append(ports, port)
+		return port, nil
 	}
-	if len(ports) < 2 {
-		return 0, 0, fmt.Errorf("choosing ports: none free on 127.0.0.1 between %d and %d", firstPort, lastPort)
-	}
-	return ports[0], ports[1], nil
+	return 0, fmt.Errorf("choosing a port: none free on 127.0.0.1 between %d and %d", firstPort, lastPort)
 }
 
 // WriteJSON writes a value to a file that only its owner reads, whole or not at all.
