@@ -65,9 +65,15 @@ func (s *Server) startControl(ctx context.Context) error {
 func (s *Server) scaling(namespace string) map[string]RevisionState {
 	out := map[string]RevisionState{}
 	for _, rev := range s.autoscaler.Revisions() {
-		if state, known := s.autoscaler.State(rev); known && rev.Namespace == namespace {
-			out[rev.Name] = RevisionState{Wish: state.Want, Reason: state.Message}
+		state, known := s.autoscaler.State(rev)
+		if !known || rev.Namespace != namespace {
+			continue
 		}
+		shown := RevisionState{Wish: state.Want, Reason: state.Message}
+		if cold, happened := s.gateway.LastColdStart(rev); happened {
+			shown.ColdStart = fmt.Sprintf("%.0f ms (%s), %s", float64(cold.Took.Microseconds())/1000, cold.Stages, cold.At.Format(time.TimeOnly))
+		}
+		out[rev.Name] = shown
 	}
 	return out
 }

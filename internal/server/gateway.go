@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -91,6 +92,8 @@ func (s *Server) startListeners(ctx context.Context) error {
 		urls = append(urls, "http://127.0.0.1:80")
 	}
 	serve(s.outer, true)
+	certificates := &hostCertificates{authority: s.cluster.CA(), known: s.gateway.Public, made: map[string]func(*tls.ClientHelloInfo) (*tls.Certificate, error){}}
+	serve(tls.NewListener(s.outerTLS, certificates.config()), true)
 	serve(s.inner, false)
 	s.onStop("gateway", s.within(requestPatience, "requests", s.gateway.Shutdown))
 	return s.say(func(st *Status) { st.HTTP = urls })
@@ -99,8 +102,9 @@ func (s *Server) startListeners(ctx context.Context) error {
 // gatewayInboxes are where the Services' proxy delivers connections to the gateway's own Services.
 func (s *Server) gatewayInboxes() map[types.NamespacedName]map[int32]func(net.Conn) {
 	s.outer = proxy.NewInbox(netip.AddrPortFrom(s.id.GatewayIP(), 80))
+	s.outerTLS = proxy.NewInbox(netip.AddrPortFrom(s.id.GatewayIP(), 443))
 	s.inner = proxy.NewInbox(netip.AddrPortFrom(s.id.NodeIP(), 80))
-	outer := map[int32]func(net.Conn){80: s.outer.Deliver}
+	outer := map[int32]func(net.Conn){80: s.outer.Deliver, 443: s.outerTLS.Deliver}
 	if p := s.publicPort(); p != 0 {
 		outer[p] = s.outer.Deliver
 	}

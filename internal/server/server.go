@@ -92,8 +92,8 @@ type Server struct {
 	node       *node.Node
 	informers  informers.SharedInformerFactory
 
-	onPort80     net.Listener // nil where somebody else has it
-	outer, inner *proxy.Inbox // the gateway's own Services
+	onPort80               net.Listener // nil where somebody else has it
+	outer, outerTLS, inner *proxy.Inbox // the gateway's own Services
 }
 
 // stop ends one part.

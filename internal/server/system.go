@@ -70,10 +70,10 @@ func (s *Server) services() []*coreac.ServiceApplyConfiguration {
 	return []*coreac.ServiceApplyConfiguration{outer, inner, dns}
 }
 
-// gatewayPorts are 80, and the gateway's port on this machine, so that a URL printed with a port
+// gatewayPorts are 80 and 443, and the gateway's port on this machine, so that a URL printed with a port
 // works inside pods too.
 func (s *Server) gatewayPorts() []*coreac.ServicePortApplyConfiguration {
-	ports := []*coreac.ServicePortApplyConfiguration{port("http", 80)}
+	ports := []*coreac.ServicePortApplyConfiguration{port("http", 80), port("https", 443)}
 	if p := s.publicPort(); p != 0 {
 		ports = append(ports, port("http-alt", p))
 	}

@@ -91,6 +91,7 @@ type revision struct {
 	settings atomic.Pointer[traffic.Settings]
 	meter    atomic.Pointer[demand.Meter]
 	metrics  atomic.Pointer[revisionMetrics]
+	cold     atomic.Pointer[ColdStart]
 }
 
 // New returns a Gateway that knows no route yet.
@@ -129,6 +130,12 @@ func (nobody) Active(types.NamespacedName) {}
 func dialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	d := net.Dialer{KeepAlive: -1}
 	return d.DialTCP(ctx, "tcp", netip.AddrPort{}, to)
+}
+
+// Public says whether a route has the host and shows it outside the cluster.
+func (g *Gateway) Public(host string) bool {
+	_, found := g.state.Load().table.Match(host, true)
+	return found
 }
 
 // SetTable has requests matched against t from now on. Requests in flight are not touched; those

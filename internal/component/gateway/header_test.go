@@ -263,6 +263,9 @@ func TestColdRequestsTellTheirStages(t *testing.T) {
 		if cold && !want.MatchString(got) || !cold && got != "" {
 			t.Errorf("cold %v: Server-Timing = %q", cold, got)
 		}
+		if last, known := r.g.LastColdStart(rev); !known || cold && last.Stages != got {
+			t.Errorf("last cold start = %+v, %v; want the stages %q", last, known, got)
+		}
 	}
 	waitFor(t, "both requests to be counted", func() bool { return r.book.Meter(rev).InFlight() == 0 })
 	const counted = `

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // stages are the steps of a cold start in their order. Each lasts from the one before; queue is the
@@ -53,4 +55,23 @@ func (c *call) timing(h http.Header) {
 	add(stageFirstByte, now.Sub(c.granted))
 	h.Add("Server-Timing", string(field))
 	c.g.metrics.cold(c.rev.name, now.Sub(c.arrived))
+	c.rev.cold.Store(&ColdStart{At: now, Took: now.Sub(c.arrived), Stages: string(field)})
+}
+
+// ColdStart is one request's wait for an instance to start.
+type ColdStart struct {
+	At   time.Time     // when the response's head had come
+	Took time.Duration // since the request
+	// Stages are as in the request's Server-Timing field, milliseconds.
+	Stages string
+}
+
+// LastColdStart tells the latest cold start of a revision, and whether there was one.
+func (g *Gateway) LastColdStart(rev types.NamespacedName) (ColdStart, bool) {
+	if r := g.state.Load().revisions[rev]; r != nil {
+		if last := r.cold.Load(); last != nil {
+			return *last, true
+		}
+	}
+	return ColdStart{}, false
 }
