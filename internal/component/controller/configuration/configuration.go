@@ -58,7 +58,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if p.create != nil {
 		if taken, err := r.create(ctx, s, p.create); err != nil {
 			return ctrl.Result{}, r.fail(ctx, s.configuration, err)
-		} else if taken != nil {
+		} else if taken == nil {
+			return ctrl.Result{}, nil // its event brings the status
+		} else {
 			s.named = taken
 			p = decide(*s, time.Now())
 		}

@@ -49,7 +49,7 @@ func TestReconcileMakesARevisionAGeneration(t *testing.T) {
 	if len(list.Items) != 1 || list.Items[0].Name != "hello-00001" {
 		t.Errorf("revisions %v, want hello-00001 alone", list.Items)
 	}
-	if c := ready(t, r); !c.IsUnknown() {
+	if c := ready(t, r); !c.IsUnknown() || c == nil {
 		t.Errorf("ready %v, want unknown", c)
 	}
 }

@@ -22,6 +22,9 @@ import (
 )
 
 const (
+	// patience is how long a reconcile waits for digests before it goes on without: a local registry
+	// answers well within, which spares a status that nobody would read.
+	patience = 100 * time.Millisecond
 	// resolveWorkers bounds the registries asked at the same time.
 	resolveWorkers = 16
 	firstRetry     = time.Second
@@ -54,6 +57,7 @@ type lookup struct {
 	digests
 	uid    types.UID
 	cancel context.CancelFunc
+	tried  chan struct{} // closed after the first attempt
 }
 
 func newResolver(c controller.Config, fire func(types.NamespacedName)) *resolver {
@@ -64,22 +68,38 @@ func newResolver(c controller.Config, fire func(types.NamespacedName)) *resolver
 	}
 }
 
-// Resolve returns what is known of the Revision's images and starts the look-up if there is none.
+// Resolve returns what is known of the Revision's images. It starts the look-up if there is none, and
+// waits a moment for it.
 func (r *resolver) Resolve(ctx context.Context, rev *servingv1.Revision, d *deployment.Config) digests {
+	l, started := r.lookup(ctx, rev, d)
+	if started {
+		select {
+		case <-l.tried:
+		case <-time.After(patience):
+		case <-ctx.Done():
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return l.digests
+}
+
+// lookup returns the Revision's look-up, and whether it was started now.
+func (r *resolver) lookup(ctx context.Context, rev *servingv1.Revision, d *deployment.Config) (*lookup, bool) {
 	key := client.ObjectKeyFromObject(rev)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if l := r.results[key]; l != nil {
 		if l.uid == rev.UID {
-			return l.digests
+			return l, false
 		}
 		l.cancel() // another Revision had this name before
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // a look-up outlives the reconcile that began it
-	l := &lookup{uid: rev.UID, cancel: cancel}
+	l := &lookup{uid: rev.UID, cancel: cancel, tried: make(chan struct{})}
 	r.results[key] = l
 	go r.run(ctx, l, rev.DeepCopy(), d)
-	return l.digests
+	return l, true
 }
 
 // Forget ends the Revision's look-up and drops its result.
@@ -101,6 +121,9 @@ func (r *resolver) run(ctx context.Context, l *lookup, rev *servingv1.Revision, 
 		r.mu.Lock()
 		l.digests = result
 		r.mu.Unlock()
+		if wait == firstRetry {
+			close(l.tried)
+		}
 		r.fire(client.ObjectKeyFromObject(rev))
 		if result.err == nil {
 			return

@@ -23,6 +23,7 @@ import (
 // registry answers with a digest once it has failed so often.
 type registry struct {
 	failures int
+	takes    time.Duration
 	asked    []time.Time
 	keychain authn.Keychain
 }
@@ -30,6 +31,7 @@ type registry struct {
 var errDown = errors.New("registry is down")
 
 func (r *registry) Digest(_ context.Context, ref string, kc authn.Keychain) (name.Digest, error) {
+	time.Sleep(r.takes)
 	r.asked = append(r.asked, time.Now())
 	r.keychain = kc
 	if len(r.asked) <= r.failures {
@@ -59,10 +61,6 @@ func TestResolveTriesAgainEverMoreSlowly(t *testing.T) {
 		told := 0
 		r := resolverOf(images, func(types.NamespacedName) { told++ })
 		rev := revisionFixture()
-		if d := r.Resolve(t.Context(), rev, defaults.Deployment); d.done || d.err != nil {
-			t.Fatalf("at once %+v, want nothing yet", d)
-		}
-		synctest.Wait()
 		if d := r.Resolve(t.Context(), rev, defaults.Deployment); !errors.Is(d.err, errDown) {
 			t.Fatalf("after the first try %+v, want its error", d)
 		}
@@ -77,6 +75,25 @@ func TestResolveTriesAgainEverMoreSlowly(t *testing.T) {
 		}
 		if gap := images.asked[3].Sub(images.asked[2]); gap != 4*time.Second {
 			t.Errorf("third pause %s, want 4s", gap)
+		}
+	})
+}
+
+func TestResolveWaitsOnlyAMoment(t *testing.T) {
+	defaults, err := settings.Parse(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		images := &registry{takes: time.Second}
+		r := resolverOf(images, func(types.NamespacedName) {})
+		begun := time.Now()
+		if d := r.Resolve(t.Context(), revisionFixture(), defaults.Deployment); d.done || d.err != nil || time.Since(begun) > patience {
+			t.Errorf("after %s %+v, want nothing yet", time.Since(begun), d)
+		}
+		time.Sleep(2 * time.Second)
+		if d := r.Resolve(t.Context(), revisionFixture(), defaults.Deployment); !d.done {
+			t.Errorf("in the end %+v, want the digest", d)
 		}
 	})
 }

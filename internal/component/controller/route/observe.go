@@ -192,7 +192,8 @@ func (r *Reconciler) leadingTo(ctx context.Context, o client.Object) []ctrl.Requ
 	return out
 }
 
-// forget takes the notes of a Route that is gone from what it led to.
+// forget takes the notes of a Route that is gone from what it led to. What belongs to the Service of
+// its name is noted from the start, before there is a Route, and stays so.
 func (r *Reconciler) forget(ctx context.Context, key types.NamespacedName) error {
 	m, err := r.noted(ctx, key)
 	if err != nil {
@@ -201,6 +202,9 @@ func (r *Reconciler) forget(ctx context.Context, key types.NamespacedName) error
 	var all []note
 	gone := link{route: key.Name, settled: true, now: time.Now()}
 	for _, rev := range m.revisions {
+		if rev.Labels[serving.ServiceLabelKey] == key.Name {
+			continue
+		}
 		n, err := noteFor(rev, gone, true)
 		if err != nil {
 			return err
@@ -208,6 +212,9 @@ func (r *Reconciler) forget(ctx context.Context, key types.NamespacedName) error
 		all = append(all, n...)
 	}
 	for _, cfg := range m.configurations {
+		if cfg.Labels[serving.ServiceLabelKey] == key.Name {
+			continue
+		}
 		n, err := noteFor(cfg, gone, false)
 		if err != nil {
 			return err

@@ -137,6 +137,10 @@ func TestReconcileKeepsServingWhileATargetIsMissing(t *testing.T) {
 
 func TestReconcileTakesADeletedRouteOut(t *testing.T) {
 	s := fixture(t)
+	delete(s.route.Labels, serving.ServiceLabelKey)
+	for _, rev := range s.revisions {
+		delete(rev.Labels, serving.ServiceLabelKey)
+	}
 	w := filled(t, s)
 	route := w.reconcile(t)
 	if err := w.client.Delete(t.Context(), route); err != nil {
@@ -152,6 +156,22 @@ func TestReconcileTakesADeletedRouteOut(t *testing.T) {
 	}
 	if rev.Annotations[serving.RoutesAnnotationKey] != "" || rev.GetRoutingState() != servingv1.RoutingStateReserve {
 		t.Errorf("revision still noted: %v %v", rev.Annotations, rev.Labels)
+	}
+}
+
+func TestNotesOfAServiceWaitForItsRoute(t *testing.T) {
+	s := fixture(t)
+	cfg := s.configurations["hello"]
+	cfg.Labels = map[string]string{serving.ServiceLabelKey: "hello"}
+	cfg.Annotations = map[string]string{serving.RoutesAnnotationKey: "hello"}
+	w := filled(t, s)
+	if err := w.client.Delete(t.Context(), s.route); err != nil {
+		t.Fatal(err)
+	}
+	w.reconcile(t)
+	var got servingv1.Configuration
+	if err := w.client.Get(t.Context(), key, &got); err != nil || got.Annotations[serving.RoutesAnnotationKey] != "hello" {
+		t.Errorf("annotations %v (%v), want the note kept", got.Annotations, err)
 	}
 }
 

@@ -32,6 +32,11 @@ type plan struct {
 	status              *servingv1.ServiceStatus // within after
 }
 
+// writes tells whether the plan changes a child.
+func (p plan) writes() bool {
+	return p.createConfiguration != nil || p.updateConfiguration != nil || p.createRoute != nil || p.updateRoute != nil
+}
+
 // decide makes the plan. ctx carries the cluster's defaults only.
 func decide(ctx context.Context, s state) plan {
 	after := s.service.DeepCopy()

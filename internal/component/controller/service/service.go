@@ -95,7 +95,8 @@ func (r *Reconciler) find(ctx context.Context, key types.NamespacedName, into cl
 	return err == nil, err
 }
 
-// act writes the plan: children first, then the status.
+// act writes the plan: children first, then the status. A status that could only say that children
+// are on their way is left for the reconcile their events bring.
 func (r *Reconciler) act(ctx context.Context, svc *servingv1.Service, p plan) error {
 	if p.createConfiguration != nil {
 		if err := r.create(ctx, svc, p.createConfiguration, "Configuration"); err != nil {
@@ -117,7 +118,7 @@ func (r *Reconciler) act(ctx context.Context, svc *servingv1.Service, p plan) er
 			return fmt.Errorf("updating route %s/%s: %w", svc.Namespace, svc.Name, err)
 		}
 	}
-	if equality.Semantic.DeepEqual(svc.Status, p.after.Status) {
+	if p.writes() || equality.Semantic.DeepEqual(svc.Status, p.after.Status) {
 		return nil
 	}
 	if err := r.client.Status().Update(ctx, p.after); err != nil {
