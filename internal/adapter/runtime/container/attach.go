@@ -32,12 +32,12 @@ func (r *Runtime) Attach(ctx context.Context, containerID string, with runtime.S
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	ctx, cancel := context.WithCancel(ctx)
+	attached, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if with.In != nil {
 		go sendInput(conn, with.In) // not waited for: the caller's reader may never return
 	}
-	go sendSizes(ctx, conn, with.Resize)
+	go sendSizes(attached, conn, with.Resize)
 	if err := takeOutput(conn, with); err != nil && ctx.Err() == nil {
 		return fail(err)
 	}

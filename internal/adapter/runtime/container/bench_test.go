@@ -3,6 +3,8 @@ package container_test
 import (
 	"context"
 	"net"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -13,6 +15,9 @@ import (
 	"ebb.dev/ebb/internal/adapter/runtime/runtimetest"
 	"ebb.dev/ebb/internal/platform/netns/netnstest"
 )
+
+// connectTime is how long one try to connect may take.
+const connectTime = 20 * time.Millisecond
 
 // parkTime is long enough for a sandbox to be parked again.
 const parkTime = 400 * time.Millisecond
@@ -70,6 +75,34 @@ func BenchmarkStart(b *testing.B) {
 			report(b, starts)
 		})
 	}
+}
+
+// BenchmarkBare starts the same program as a plain process: what no runtime can beat.
+func BenchmarkBare(b *testing.B) {
+	layer := runtimetest.Layer(b)
+	var starts []runtimetest.Start
+	for b.Loop() {
+		b.StopTimer()
+		wait(b, parkTime)
+		b.StartTimer()
+		begin := time.Now()
+		cmd := exec.CommandContext(b.Context(), filepath.Join(layer, "pod"), "serve", "127.0.0.1:18099")
+		if err := cmd.Start(); err != nil {
+			b.Fatal(err)
+		}
+		err := runtimetest.UntilAnswer(b.Context(), func() (net.Conn, error) {
+			return net.DialTimeout("tcp", "127.0.0.1:18099", connectTime)
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		starts = append(starts, runtimetest.Start{Answer: time.Since(begin)})
+		if err := cmd.Process.Kill(); err != nil {
+			b.Fatal(err)
+		}
+		_ = cmd.Wait() // it was killed
+	}
+	report(b, starts)
 }
 
 // BenchmarkBurst starts 50 pods at once.

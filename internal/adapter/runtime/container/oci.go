@@ -24,10 +24,8 @@ type ociProgram struct {
 // findOCI looks for the programs behind RuntimeClass handlers.
 func findOCI() map[string]ociProgram {
 	found := map[string]ociProgram{}
-	for handler, name := range map[string]string{"runc": "runc", "crun": "crun"} {
-		if path, err := exec.LookPath(name); err == nil {
-			found[handler] = ociProgram{path: path}
-		}
+	if path, err := exec.LookPath("runc"); err == nil {
+		found["runc"] = ociProgram{path: path}
 	}
 	return found
 }

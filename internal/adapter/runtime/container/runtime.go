@@ -48,6 +48,7 @@ type Runtime struct {
 	queue   *exitQueue
 	filters seccomp.Compiler
 	parking *parking
+	moves   chan int // guardians to move to their control group
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -74,7 +75,7 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, err
 	}
 	r := &Runtime{
-		cfg: cfg, log: cfg.Log, program: program, queue: newExitQueue(),
+		cfg: cfg, log: cfg.Log, program: program, queue: newExitQueue(), moves: make(chan int, 1024),
 		sandboxes: map[string]*sandbox{}, owners: map[string]*sandbox{},
 	}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -93,6 +94,7 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 		r.Close()
 		return nil, err
 	}
+	r.work.Go(r.moveGuards)
 	r.parking = newParking(r)
 	return r, nil
 }

@@ -151,22 +151,57 @@ func (r *Runtime) fork(sl *slot, attr *syscall.ProcAttr) (pid int, err error) {
 	return pid, inNetns(sl.Network.NetnsPath, clone)
 }
 
-// moveGuard takes the guardian out of our own control groups, so that ending our unit does not end
-// it. On version 1 the move waits for a grace period of the kernel, so nobody waits for the move.
+// moveTime is how long a guardian stays in our control groups: on version 1 a move stops every fork
+// on the node for a grace period of the kernel, which no start should wait for.
+const moveTime = 500 * time.Millisecond
+
+// moveGuard has the guardian taken out of our own control groups soon, so that ending our unit does
+// not end it. On version 2 it was cloned into its own.
 func (r *Runtime) moveGuard(pid int) {
 	if r.groups == nil || r.groups.Unified {
 		return
 	}
-	r.work.Go(func() {
-		for _, f := range r.groups.Procs(r.guards()) {
-			if err := os.WriteFile(f, []byte(strconv.Itoa(pid)), 0); err != nil {
-				if !errors.Is(err, unix.ESRCH) {
-					r.log.Warn("moving a guardian to its control group", "error", err)
-				}
-				return
+	select {
+	case r.moves <- pid:
+	case <-r.ctx.Done():
+	}
+}
+
+// moveGuards does that until Close. It sleeps while nobody starts.
+func (r *Runtime) moveGuards() {
+	for {
+		var pid int
+		select {
+		case <-r.ctx.Done():
+			return
+		case pid = <-r.moves:
+		}
+		timer := time.NewTimer(moveTime)
+		select {
+		case <-r.ctx.Done(): // at once: after us nobody does
+			timer.Stop()
+		case <-timer.C:
+		}
+		for more := true; more; {
+			r.move(pid)
+			select {
+			case pid = <-r.moves:
+			default:
+				more = false
 			}
 		}
-	})
+	}
+}
+
+func (r *Runtime) move(pid int) {
+	for _, f := range r.groups.Tracking(r.guards()) {
+		if err := os.WriteFile(f, []byte(strconv.Itoa(pid)), 0); err != nil {
+			if !errors.Is(err, unix.ESRCH) {
+				r.log.Warn("moving a guardian to its control group", "error", err)
+			}
+			return
+		}
+	}
 }
 
 func (r *Runtime) groupFolder(path string) string {

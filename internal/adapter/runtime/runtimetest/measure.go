@@ -54,12 +54,13 @@ func Measure(ctx context.Context, rt runtime.Runtime, layer, handler string, dia
 		return id, s, err
 	}
 	s.Started = time.Since(begin)
-	err = untilAnswer(ctx, func() (net.Conn, error) { return dial(ctx, sb, 8000) })
+	err = UntilAnswer(ctx, func() (net.Conn, error) { return dial(ctx, sb, 8000) })
 	s.Answer = time.Since(begin)
 	return id, s, err
 }
 
-func untilAnswer(ctx context.Context, dial func() (net.Conn, error)) error {
+// UntilAnswer asks by HTTP, every 0.1 ms over a new connection, until the answer is 200.
+func UntilAnswer(ctx context.Context, dial func() (net.Conn, error)) error {
 	tick := time.NewTicker(retryTime)
 	defer tick.Stop()
 	for {

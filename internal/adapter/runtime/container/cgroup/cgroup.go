@@ -19,8 +19,11 @@ import (
 )
 
 // wanted are the version 1 controllers we use, and "name=systemd", so that stopping ebb's unit does
-// not stop the pods.
-var wanted = []string{"cpu", "cpuacct", "memory", "pids", "devices", "freezer", "cpuset", "blkio", "net_cls", "net_prio", "hugetlb", "perf_event", "name=systemd"}
+// not stop the pods. Each further one costs every start a move.
+var wanted = []string{"cpu", "cpuacct", "memory", "pids", "devices", "freezer", systemd}
+
+// systemd names the hierarchy by which a service manager on version 1 keeps its units.
+const systemd = "name=systemd"
 
 // Hybrid names a version 2 hierarchy mounted beside version 1 ones. Its controllers are not used,
 // but processes join it, because the node's service manager may go by it.
@@ -39,6 +42,7 @@ type Hierarchy struct {
 type Tree struct {
 	Unified bool        // version 2
 	V1      []Hierarchy // empty with Unified
+	others  []string    // version 1 mounts we do not use, but OCI runtimes do
 	root    string      // of version 2
 	lost    []string    // controllers that could not be had
 }
@@ -56,7 +60,12 @@ func Detect() (*Tree, error) {
 	defer f.Close()
 	t := &Tree{}
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if h, ok := parseMount(lines.Text()); ok && !t.has(h.Names) {
+		h, ok := parseMount(lines.Text())
+		switch {
+		case !ok || t.has(h.Names):
+		case len(h.Names) == 0:
+			t.others = append(t.others, h.Mount)
+		default:
 			t.V1 = append(t.V1, h)
 		}
 	}
@@ -75,7 +84,7 @@ func (t *Tree) has(names []string) bool {
 	return slices.ContainsFunc(names, func(n string) bool { return t.v1(n) != "" })
 }
 
-// parseMount reads one line of mountinfo.
+// parseMount reads one line of mountinfo. A hierarchy with no controller we use has no names.
 func parseMount(line string) (Hierarchy, bool) {
 	before, after, ok := strings.Cut(line, " - ")
 	fields, super := strings.Fields(before), strings.Fields(after)
@@ -96,7 +105,7 @@ func parseMount(line string) (Hierarchy, bool) {
 			h.Names = append(h.Names, o)
 		}
 	}
-	return h, len(h.Names) > 0
+	return h, true
 }
 
 // v1 is the mount point of a controller's hierarchy, or "".
@@ -124,11 +133,35 @@ func (t *Tree) folders(path string) []string {
 	return dirs
 }
 
+// everywhere are the places in hierarchies we do not use, too.
+func (t *Tree) everywhere(path string) []string {
+	dirs := t.folders(path)
+	for _, mount := range t.others {
+		dirs = append(dirs, filepath.Join(mount, path))
+	}
+	return dirs
+}
+
 // Procs are the files a process's number is written to.
 func (t *Tree) Procs(path string) []string {
 	files := t.folders(path)
 	for i := range files {
 		files[i] += "/cgroup.procs"
+	}
+	return files
+}
+
+// Tracking are the cgroup.procs files that matter for who is accounted and ended with whom: those of
+// service managers and of memory.
+func (t *Tree) Tracking(path string) []string {
+	if t.Unified {
+		return t.Procs(path)
+	}
+	var files []string
+	for _, h := range t.V1 {
+		if slices.Contains(h.Names, systemd) || slices.Contains(h.Names, Hybrid) || slices.Contains(h.Names, "memory") {
+			files = append(files, filepath.Join(h.Mount, path, "cgroup.procs"))
+		}
 	}
 	return files
 }
@@ -168,26 +201,9 @@ func (t *Tree) Make(path string) error {
 func makeV1(h Hierarchy, path string) error {
 	dir := h.Mount
 	for part := range strings.SplitSeq(path, "/") {
-		above := dir
 		dir = filepath.Join(dir, part)
-		err := os.Mkdir(dir, 0o755)
-		if errors.Is(err, fs.ErrExist) {
-			continue
-		}
-		if err != nil {
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
-		}
-		if !slices.Contains(h.Names, "cpuset") {
-			continue
-		}
-		for _, name := range []string{"cpuset.cpus", "cpuset.mems"} { // empty ones take no process
-			value, err := os.ReadFile(filepath.Join(above, name))
-			if err == nil {
-				err = write(dir, name, strings.TrimSpace(string(value)))
-			}
-			if err != nil {
-				return err
-			}
 		}
 	}
 	return nil

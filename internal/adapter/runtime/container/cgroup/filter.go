@@ -50,15 +50,17 @@ func deviceProgram(rules []specs.LinuxDeviceCgroup) program {
 	p.add(opLoadWord, regMajor, regContext, ctxMajor, 0)
 	p.add(opLoadWord, regMinor, regContext, ctxMinor, 0)
 	for i := len(rules) - 1; i >= 0; i-- {
-		p.rule(rules[i])
+		if p.rule(rules[i]) {
+			return p // the kernel refuses programs with code that is never reached
+		}
 	}
 	p.add(opMoveImm, regResult, 0, 0, 0)
 	p.add(opExit, 0, 0, 0, 0)
 	return p
 }
 
-// rule adds one rule, which exits the program or falls through.
-func (p *program) rule(r specs.LinuxDeviceCgroup) {
+// rule adds one rule, which exits the program or falls through; always tells that it exits.
+func (p *program) rule(r specs.LinuxDeviceCgroup) (always bool) {
 	var body program
 	allow := int32(0)
 	if r.Allow {
@@ -91,6 +93,7 @@ func (p *program) rule(r specs.LinuxDeviceCgroup) {
 		test(nil, opNotEqualImm, regType, 0, devChar)
 	}
 	*p = append(*p, body...)
+	return len(body) == 2*8
 }
 
 func access(s string) int32 {

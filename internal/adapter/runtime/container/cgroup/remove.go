@@ -21,7 +21,7 @@ const pollTime = 2 * time.Millisecond
 // Processes lists a path's processes and those below it.
 func (t *Tree) Processes(path string) ([]int, error) {
 	var pids []int
-	for _, dir := range t.folders(path) {
+	for _, dir := range t.everywhere(path) {
 		err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
@@ -79,7 +79,7 @@ func (t *Tree) Kill(ctx context.Context, path string) error {
 func (t *Tree) Remove(ctx context.Context, path string) error {
 	tick := time.NewTicker(pollTime)
 	defer tick.Stop()
-	for _, dir := range t.folders(path) {
+	for _, dir := range t.everywhere(path) {
 		for {
 			err := removeTree(dir)
 			if err == nil {
@@ -123,7 +123,7 @@ func removeTree(dir string) error {
 // Children names the paths directly below one.
 func (t *Tree) Children(path string) []string {
 	var names []string
-	for _, dir := range t.folders(path) {
+	for _, dir := range t.everywhere(path) {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			continue
