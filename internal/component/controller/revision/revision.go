@@ -204,15 +204,14 @@ func (r *Reconciler) putStatus(ctx context.Context, before, after *servingv1.Rev
 }
 
 func (r *Reconciler) putAutoscaler(ctx context.Context, s *state, p plan) error {
-	pa := s.autoscaler
+	rev, pa := s.revision, s.autoscaler
 	switch {
 	case p.createAutoscaler != nil:
-		pa = p.createAutoscaler
-		if err := r.client.Create(ctx, pa); apierrors.IsAlreadyExists(err) {
-			return nil // the cache is behind; its event comes
-		} else if err != nil {
-			return fmt.Errorf("creating pod autoscaler %s/%s: %w", pa.Namespace, pa.Name, err)
+		// Its status is left for the reconcile its event brings: the scaler will have decided by then.
+		if err := r.client.Create(ctx, p.createAutoscaler); err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("creating pod autoscaler %s/%s: %w", rev.Namespace, rev.Name, err)
 		}
+		return nil
 	case p.updateAutoscaler != nil:
 		pa = p.updateAutoscaler
 		if err := r.client.Update(ctx, pa); err != nil {

@@ -98,12 +98,15 @@ func TestReconcileFromImageToReady(t *testing.T) {
 	rev := revisionFixture()
 	rev.Status.ContainerStatuses = []servingv1.ContainerStatus{{Name: "user-container", ImageDigest: "example.com/hello@sha256:abc"}}
 	w := newWorld(t, rev)
-	want := []string{"create hello-00001-deployment", "status hello-00001", "create hello-00001", "status hello-00001"}
+	want := []string{"create hello-00001-deployment", "status hello-00001", "create hello-00001"}
 	if diff := cmp.Diff(want, w.reconcile(t)); diff != "" {
 		t.Errorf("the first run writes (-want +got):\n%s", diff)
 	}
 	if len(w.scaler.specs) != 1 || w.scaler.specs[0].Initial != 1 {
 		t.Errorf("scaler was told %+v", w.scaler.specs)
+	}
+	if diff := cmp.Diff([]string{"status hello-00001"}, w.reconcile(t)); diff != "" {
+		t.Errorf("the pod autoscaler's event writes (-want +got):\n%s", diff)
 	}
 	if wrote := w.reconcile(t); len(wrote) > 0 {
 		t.Errorf("with nothing new it writes %v", wrote)
