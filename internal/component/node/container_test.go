@@ -74,9 +74,9 @@ func newMachine(t *testing.T) *machine {
 	own := ca.issue(t, "the-api-server", nil)
 	m.client = rest.TLSClientConfig{CAData: ca.pem, CertData: certPEM(own), KeyData: keyPEM(t, own)}
 	m.host = space.DialContext
-	cfg := container.Config{StateDir: world.Dir + "/runtime", CgroupRoot: runtimetest.CgroupRoot(), Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Park: 2}
+	cfg := container.Config{StateDir: world.Dir + "/runtime", CgroupRoot: runtimetest.CgroupRoot(), Log: slog.New(slog.DiscardHandler), Park: 2}
 	t.Cleanup(func() {
-		if err := errors.Join(container.CleanUp(context.Background(), cfg), network.CleanUp(world.Dir+"/pods")); err != nil {
+		if err := errors.Join(container.CleanUp(context.WithoutCancel(t.Context()), cfg), network.CleanUp(world.Dir+"/pods")); err != nil {
 			t.Error(err)
 		}
 	})
@@ -100,7 +100,7 @@ func newMachine(t *testing.T) *machine {
 			Name: "here", Version: "test", Client: withReviews(t, m.stage.client), Runtime: rt, Address: netip.MustParseAddr("192.0.2.1"), DNS: netip.MustParseAddr("192.0.2.53"),
 			Images:  &podtest.Images{Image: runtime.Image{RootFS: []string{runtimetest.Layer(t)}, Entrypoint: []string{"/pod"}}},
 			DataDir: m.dir, Observer: m.observer, Seccomp: container.DefaultSeccomp, Dial: space.DialContext,
-			Listen: listener, TLS: serverTLS, ClientCA: ca.pem, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+			Listen: listener, TLS: serverTLS, ClientCA: ca.pem, Log: slog.New(slog.DiscardHandler),
 		})
 		m.crash = func() {
 			m.letGo()
@@ -410,8 +410,10 @@ func newAuthority(t *testing.T) *authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -428,9 +430,11 @@ func (a *authority) issue(t *testing.T, name string, ip net.IP) tls.Certificate 
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
 		NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
 	if ip != nil {
 		template.IPAddresses = slices.Concat([]net.IP{ip})
 	}

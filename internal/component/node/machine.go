@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	goruntime "runtime"
 	"strconv"
@@ -42,7 +43,6 @@ const (
 type status struct {
 	config Config
 	node   *corev1.Node
-	notify func(*corev1.Node)
 }
 
 func newStatus(c Config) (*status, error) {
@@ -68,7 +68,8 @@ func newStatus(c Config) (*status, error) {
 		Status: corev1.NodeStatus{
 			Capacity: capacity, Allocatable: capacity.DeepCopy(), Phase: corev1.NodeRunning,
 			Addresses: []corev1.NodeAddress{
-				{Type: corev1.NodeInternalIP, Address: c.Address.String()}, {Type: corev1.NodeHostName, Address: c.Name}},
+				{Type: corev1.NodeInternalIP, Address: c.Address.String()}, {Type: corev1.NodeHostName, Address: c.Name},
+			},
 			NodeInfo:        *info,
 			DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: kubeletPort}},
 		},
@@ -95,13 +96,11 @@ func (s *status) capacity() (corev1.ResourceList, error) {
 	}
 	list := corev1.ResourceList{
 		corev1.ResourceCPU:              *resource.NewQuantity(int64(goruntime.NumCPU()), resource.DecimalSI),
-		corev1.ResourceMemory:           *resource.NewQuantity(int64(mem.Totalram)*int64(mem.Unit), resource.BinarySI), //nolint:gosec // no machine has 2^63 bytes
-		corev1.ResourceEphemeralStorage: *resource.NewQuantity(int64(disk.Blocks)*disk.Bsize, resource.BinarySI),       //nolint:gosec // as above
+		corev1.ResourceMemory:           *resource.NewQuantity(int64(mem.Totalram)*int64(mem.Unit), resource.BinarySI),
+		corev1.ResourceEphemeralStorage: *resource.NewQuantity(int64(disk.Blocks)*disk.Bsize, resource.BinarySI),
 		corev1.ResourcePods:             *resource.NewQuantity(s.config.MaxPods, resource.DecimalSI),
 	}
-	for name, q := range s.config.Capacity {
-		list[name] = q
-	}
+	maps.Copy(list, s.config.Capacity)
 	return list, nil
 }
 
@@ -137,8 +136,10 @@ func (s *status) NotifyNodeStatus(ctx context.Context, notify func(*corev1.Node)
 // conditions measures the machine; times change only with the verdict.
 func (s *status) conditions(now metav1.Time, old []corev1.NodeCondition) []corev1.NodeCondition {
 	verdict := func(kind corev1.NodeConditionType, bad bool, reasonBad, reasonGood, message string) corev1.NodeCondition {
-		c := corev1.NodeCondition{Type: kind, Status: corev1.ConditionFalse, Reason: reasonGood, Message: message,
-			LastHeartbeatTime: now, LastTransitionTime: now}
+		c := corev1.NodeCondition{
+			Type: kind, Status: corev1.ConditionFalse, Reason: reasonGood, Message: message,
+			LastHeartbeatTime: now, LastTransitionTime: now,
+		}
 		if bad {
 			c.Status, c.Reason = corev1.ConditionTrue, reasonBad
 		}

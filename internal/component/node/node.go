@@ -112,7 +112,8 @@ func New(c Config) (*Node, error) {
 	if c.MaxPods == 0 {
 		c.MaxPods = defaultMaxPods
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	// What follows the API lives until Run ends, which has a context of its own.
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // there is no caller's context to pass on
 	n := &Node{
 		config: c, ready: make(chan struct{}), ctx: ctx, cancel: cancel, machines: map[types.UID]*pod.Pod{},
 		objects: object.New(ctx, c.Client, c.Log), tokens: object.NewTokens(c.Client),

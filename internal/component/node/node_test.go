@@ -3,7 +3,6 @@ package node_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -61,7 +60,7 @@ func (s *stage) start() {
 	s.run(node.Config{
 		Name: "here", Version: "test", Client: s.client, Runtime: s.runtime, Images: &podtest.Images{}, Handlers: []string{"runc"},
 		Address: netip.MustParseAddr("192.0.2.1"), DNS: netip.MustParseAddr("192.0.2.53"), DataDir: s.dir, Observer: s.observer,
-		Log:  slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Log:  slog.New(slog.DiscardHandler),
 		Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("connection refused") },
 	})
 }
@@ -73,7 +72,7 @@ func (s *stage) run(c node.Config) {
 		s.t.Fatal(err)
 	}
 	s.node = n
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(s.t.Context())) // it ends after the test's own
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()
 	letGo := func() {
@@ -122,8 +121,10 @@ func (s *stage) create(name string, change func(*corev1.Pod)) *corev1.Pod {
 		Spec: corev1.PodSpec{
 			NodeName: "here", ServiceAccountName: "default", RestartPolicy: corev1.RestartPolicyAlways, TerminationGracePeriodSeconds: &grace,
 			DNSPolicy: corev1.DNSClusterFirst,
-			Containers: []corev1.Container{{Name: "user", Image: "example.com/hello", ImagePullPolicy: corev1.PullIfNotPresent,
-				VolumeMounts: []corev1.VolumeMount{{Name: "token", MountPath: "/var/run/secrets/kubernetes.io/serviceaccount", ReadOnly: true}}}},
+			Containers: []corev1.Container{{
+				Name: "user", Image: "example.com/hello", ImagePullPolicy: corev1.PullIfNotPresent,
+				VolumeMounts: []corev1.VolumeMount{{Name: "token", MountPath: "/var/run/secrets/kubernetes.io/serviceaccount", ReadOnly: true}},
+			}},
 			Volumes: []corev1.Volume{{Name: "token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{DefaultMode: &mode, Sources: []corev1.VolumeProjection{
 				{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: &expires}},
 				{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{Path: "namespace", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.namespace"}}}}},

@@ -84,11 +84,14 @@ func Handler(c Config) http.Handler {
 	r.HandleFunc("/runningpods/", s.pods(true)).Methods(http.MethodGet)
 	r.HandleFunc("/containerLogs/{namespace}/{pod}/{container}", s.logs).Methods(http.MethodGet)
 	both := []string{http.MethodGet, http.MethodPost}
-	r.HandleFunc("/exec/{namespace}/{pod}/{container}", vkapi.HandleContainerExec(s.exec,
+	r.HandleFunc("/exec/{namespace}/{pod}/{container}", vkapi.HandleContainerExec(
+		func(ctx context.Context, namespace, pod, container string, cmd []string, a vkapi.AttachIO) error {
+			return s.exec(ctx, ExecRequest{Namespace: namespace, Pod: pod, Container: container, Command: cmd}, a)
+		},
 		vkapi.WithExecStreamIdleTimeout(idle), vkapi.WithExecStreamCreationTimeout(created))).Methods(both...)
 	r.HandleFunc("/attach/{namespace}/{pod}/{container}", vkapi.HandleContainerAttach(
 		func(ctx context.Context, namespace, pod, container string, a vkapi.AttachIO) error {
-			return s.exec(ctx, namespace, pod, container, nil, a)
+			return s.exec(ctx, ExecRequest{Namespace: namespace, Pod: pod, Container: container}, a)
 		},
 		vkapi.WithExecStreamIdleTimeout(idle), vkapi.WithExecStreamCreationTimeout(created))).Methods(both...)
 	r.HandleFunc("/run/{namespace}/{pod}/{container}", s.run).Methods(http.MethodPost)
@@ -214,8 +217,8 @@ func logRequest(r *http.Request) (*LogRequest, error) {
 }
 
 // exec serves both exec and, without a command, attach.
-func (s server) exec(ctx context.Context, namespace, pod, container string, cmd []string, a vkapi.AttachIO) error {
-	req := ExecRequest{Namespace: namespace, Pod: pod, Container: container, Command: cmd, Terminal: a.TTY()}
+func (s server) exec(ctx context.Context, req ExecRequest, a vkapi.AttachIO) error {
+	req.Terminal = a.TTY()
 	if in := a.Stdin(); in != nil {
 		req.In = in
 	}
@@ -263,8 +266,10 @@ func resize(ctx context.Context, from <-chan vkapi.TermSize, to chan<- runtime.S
 // run is exec without streams: the output is the answer.
 func (s server) run(w http.ResponseWriter, r *http.Request) {
 	vars := mux.Vars(r)
-	code, err := s.Source.Exec(r.Context(), ExecRequest{Namespace: vars["namespace"], Pod: vars["pod"], Container: vars["container"],
-		Command: r.URL.Query()["cmd"], Streams: runtime.Streams{Out: w, Err: w}})
+	code, err := s.Source.Exec(r.Context(), ExecRequest{
+		Namespace: vars["namespace"], Pod: vars["pod"], Container: vars["container"],
+		Command: r.URL.Query()["cmd"], Streams: runtime.Streams{Out: w, Err: w},
+	})
 	if err != nil {
 		s.refuse(w, err)
 		return

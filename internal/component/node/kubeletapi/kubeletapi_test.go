@@ -37,8 +37,10 @@ func (f fake) Dial(context.Context, string, string, uint16) (net.Conn, error) {
 func (f fake) Pods(bool) (*corev1.PodList, error) { return &corev1.PodList{}, nil }
 
 func serve(t *testing.T, f fake) *httptest.Server {
-	s := httptest.NewServer(kubeletapi.Handler(kubeletapi.Config{Source: f, Summary: http.NotFoundHandler(), Usage: http.NotFoundHandler(),
-		Metrics: http.NotFoundHandler(), Log: slog.New(slog.DiscardHandler)}))
+	s := httptest.NewServer(kubeletapi.Handler(kubeletapi.Config{
+		Source: f, Summary: http.NotFoundHandler(), Usage: http.NotFoundHandler(),
+		Metrics: http.NotFoundHandler(), Log: slog.New(slog.DiscardHandler),
+	}))
 	t.Cleanup(s.Close)
 	return s
 }

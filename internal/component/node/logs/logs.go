@@ -64,7 +64,7 @@ func Tail(path string, lines, limit int) (string, error) {
 		return "", err
 	}
 	var out []byte
-	for _, b := range bytes.Split(raw, []byte("\n")) {
+	for b := range bytes.SplitSeq(raw, []byte("\n")) {
 		if l, ok := parse(b); ok {
 			out = append(out, l.text...)
 			if l.full {

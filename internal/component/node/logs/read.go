@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -117,7 +118,7 @@ func (r *reader) drain(f *os.File) error {
 }
 
 func (r *reader) take(b []byte) error {
-	data := append(r.rest, b...)
+	data := slices.Concat(r.rest, b)
 	r.out = r.out[:0]
 	for {
 		i := bytes.IndexByte(data, '\n')

@@ -212,6 +212,7 @@ func (c *Cache) watch(ctx context.Context, e *entry) error {
 			c.set(e, nil)
 		case watch.Error:
 			return apierrors.FromObject(ev.Object)
+		case watch.Bookmark: // only keeps the server's place
 		}
 	}
 	return nil

@@ -31,8 +31,7 @@ func (p *Pod) adopt(s *runtime.Sandbox) {
 			p.watch(c, false)
 		}
 	}
-	switch p.pod.Status.Phase {
-	case corev1.PodSucceeded, corev1.PodFailed:
+	if over := p.pod.Status.Phase; over == corev1.PodSucceeded || over == corev1.PodFailed {
 		p.failure = failure{p.pod.Status.Reason, p.pod.Status.Message}
 		p.beginStop(stopDone, 0)
 	}
@@ -90,11 +89,12 @@ func (p *Pod) takeRuns(c *container, list []runtime.Container) {
 			runs = append(runs, rc)
 		}
 	}
-	if len(runs) == 0 {
-		return
+	if len(runs) > 0 {
+		p.takeRun(c, slices.MaxFunc(runs, func(a, b runtime.Container) int { return a.Attempt - b.Attempt }))
 	}
-	slices.SortFunc(runs, func(a, b runtime.Container) int { return a.Attempt - b.Attempt })
-	rc := runs[len(runs)-1]
+}
+
+func (p *Pod) takeRun(c *container, rc runtime.Container) {
 	known := c.id == rc.ID
 	if c.phase == ended && rc.Attempt > c.attempt {
 		c.last = c.term

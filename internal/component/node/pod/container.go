@@ -139,11 +139,8 @@ func (p *Pod) ofKind(kinds ...kind) []*container {
 
 // restarts says whether a container that ended that way should run again.
 func (p *Pod) restarts(c *container, exitCode int32) bool {
-	switch c.kind {
-	case ephemeral:
-		return false
-	case sidecar:
-		return true
+	if c.kind == ephemeral || c.kind == sidecar {
+		return c.kind == sidecar
 	}
 	for i := range c.spec.RestartPolicyRules {
 		rule := &c.spec.RestartPolicyRules[i]

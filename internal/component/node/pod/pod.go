@@ -139,7 +139,7 @@ type failure struct{ reason, message string }
 
 // New makes a pod's machine and starts it. adopt is what the runtime still has of it, nil for nothing.
 func New(h *Host, pod *corev1.Pod, adopt *runtime.Sandbox) *Pod {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // a pod lives until Close, longer than any call
 	p := &Pod{
 		host: h, uid: pod.UID, pod: pod, current: pod, ctx: ctx, end: cancel, box: newMailbox(),
 		done: make(chan struct{}), finished: make(chan struct{}), stamps: map[string]time.Time{"bound": time.Now()},

@@ -3,7 +3,6 @@ package pod_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -45,8 +44,10 @@ type bench struct {
 }
 
 func newBench(t *testing.T) *bench {
-	b := &bench{t: t, runtime: podtest.NewRuntime(), images: &podtest.Images{}, objects: &podtest.Objects{},
-		observer: &podtest.Observer{}, events: record.NewFakeRecorder(10000)}
+	b := &bench{
+		t: t, runtime: podtest.NewRuntime(), images: &podtest.Images{}, objects: &podtest.Objects{},
+		observer: &podtest.Observer{}, events: record.NewFakeRecorder(10000),
+	}
 	dir := t.TempDir()
 	b.host = &pod.Host{
 		NodeName: "node", HostIPs: []string{"192.0.2.1"}, Runtime: b.runtime, Images: b.images, Objects: b.objects,
@@ -57,7 +58,7 @@ func newBench(t *testing.T) *bench {
 		Cluster:  network.Cluster{Domain: "cluster.local", HostConf: filepath.Join(dir, "none")},
 		LogDir:   filepath.Join(dir, "logs"), Events: b.events, Observer: b.observer,
 		Changed: func(*pod.Pod, pod.Urgency) { b.writes.Add(1) },
-		Log:     slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Log:     slog.New(slog.DiscardHandler),
 		Dial: func(context.Context, string, string) (net.Conn, error) {
 			if !b.healthy.Load() {
 				return nil, errors.New("connection refused")
@@ -151,8 +152,10 @@ func TestPodWithoutProbesIsReadyOnceStarted(t *testing.T) {
 }
 
 func tcpProbe() *corev1.Probe {
-	return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)}},
-		PeriodSeconds: 10, TimeoutSeconds: 1, FailureThreshold: 3, SuccessThreshold: 1}
+	return &corev1.Probe{
+		ProbeHandler:  corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)}},
+		PeriodSeconds: 10, TimeoutSeconds: 1, FailureThreshold: 3, SuccessThreshold: 1,
+	}
 }
 
 func TestReadinessIsToldWithinMilliseconds(t *testing.T) {
@@ -284,7 +287,8 @@ func TestInitContainersAndSidecarsRunInOrder(t *testing.T) {
 		always := corev1.ContainerRestartPolicyAlways
 		p := newPod(func(p *corev1.Pod) {
 			p.Spec.InitContainers = []corev1.Container{
-				{Name: "first", Image: "x"}, {Name: "side", Image: "x", RestartPolicy: &always}, {Name: "second", Image: "x"}}
+				{Name: "first", Image: "x"}, {Name: "side", Image: "x", RestartPolicy: &always}, {Name: "second", Image: "x"},
+			}
 		})
 		m := b.start(p, nil)
 		synctest.Wait()
@@ -346,7 +350,8 @@ func TestMissingConfigShowsAndRecovers(t *testing.T) {
 		b := newBench(t)
 		m := b.start(newPod(func(p *corev1.Pod) {
 			p.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{
-				LocalObjectReference: corev1.LocalObjectReference{Name: "settings"}}}}
+				LocalObjectReference: corev1.LocalObjectReference{Name: "settings"},
+			}}}
 		}), nil)
 		synctest.Wait()
 		w := user(m).State.Waiting
@@ -402,7 +407,8 @@ func TestLimitsReachTheRuntime(t *testing.T) {
 		b.start(newPod(func(p *corev1.Pod) {
 			p.Spec.Containers[0].Resources = corev1.ResourceRequirements{
 				Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("250m")},
-				Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("64Mi")}}
+				Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
+			}
 		}), nil)
 		synctest.Wait()
 		spec, _ := b.runtime.Spec("user")

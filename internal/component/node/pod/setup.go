@@ -243,9 +243,8 @@ func (p *Pod) imageHere(c *container, spec *corev1.Container, img runtime.Image,
 		return
 	}
 	c.image.fail(err, time.Now(), backoffFirst, backoffTop)
-	var special imageError
 	c.reason = reasonErrPull
-	if errors.As(err, &special) {
+	if special, ok := errors.AsType[imageError](err); ok {
 		c.reason = special.reason
 	}
 	c.message = err.Error()

@@ -159,7 +159,7 @@ func (p *Pod) phase(old corev1.PodPhase) corev1.PodPhase {
 
 func (p *Pod) containerStatus(c *container) corev1.ContainerStatus {
 	cs := corev1.ContainerStatus{
-		Name: c.spec.Name, Image: c.spec.Image, ImageID: c.imageID, RestartCount: int32(max(c.attempt, 0)), //nolint:gosec // nobody restarts that often
+		Name: c.spec.Name, Image: c.spec.Image, ImageID: c.imageID, RestartCount: int32(max(c.attempt, 0)),
 		Ready: c.ready && c.hooked && c.phase == running,
 	}
 	if c.kind == initial {

@@ -156,6 +156,7 @@ func (p *Pod) exited(rc runtime.Container) {
 			c.early = &rc
 		case running:
 			p.ended(c, rc, nil)
+		case waiting, ended: // known already
 		}
 		return
 	}
@@ -173,7 +174,7 @@ func (p *Pod) ended(c *container, rc runtime.Container, how *corev1.ContainerSta
 	if how == nil {
 		how = &corev1.ContainerStateTerminated{Reason: exitReason(rc), Message: p.terminationMessage(c, rc.ExitCode != 0)}
 	}
-	how.ExitCode, how.Signal = int32(rc.ExitCode), int32(rc.Signal) //nolint:gosec // both are below 512
+	how.ExitCode, how.Signal = int32(rc.ExitCode), int32(rc.Signal)
 	how.StartedAt, how.FinishedAt = metav1.NewTime(c.began), metav1.NewTime(rc.Finished)
 	how.ContainerID = containerPrefix + rc.ID
 	c.term = how

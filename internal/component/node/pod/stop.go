@@ -101,6 +101,7 @@ func (p *Pod) beginStop(why cause, grace time.Duration) {
 		p.stop.cause = max(p.stop.cause, why)
 		p.stop.limit.shorten(time.Now().Add(grace))
 		return
+	case active:
 	}
 	p.stage = stopping
 	p.stop = &stop{cause: why, limit: newDeadline(time.Now().Add(grace))}
@@ -159,12 +160,12 @@ func (p *Pod) stepStop() {
 	p.stop.busy = true
 	why := p.stop.cause
 	if !p.stop.netGone {
-		p.lastStep("stopping the pod's sandbox", func(ctx context.Context) error {
+		p.lastStep("stopping its sandbox", func(ctx context.Context) error {
 			return p.host.Runtime.StopSandbox(ctx, string(p.uid))
 		}, func() { p.stop.netGone = true })
 		return
 	}
-	p.lastStep("removing the pod's volumes", func(context.Context) error {
+	p.lastStep("removing its volumes", func(context.Context) error {
 		if why == stopShutdown {
 			return p.host.Volumes.Release(p.uid)
 		}
@@ -183,7 +184,7 @@ func (p *Pod) lastStep(what string, fn func(context.Context) error, then func())
 			if ctx.Err() != nil {
 				return nil
 			}
-			p.log.Warn(what, "error", err)
+			p.log.Warn("stopping the pod", "step", what, "error", err)
 			timer := time.NewTimer(wait)
 			select {
 			case <-ctx.Done():

@@ -62,7 +62,8 @@ func TestTerminationDrainsThenHooksThenSignals(t *testing.T) {
 		b.runtime.OnExec = func(_ string, args []string) (int, string, error) { order.add("hook " + args[0]); return 0, "", nil }
 		p := newPod(func(p *corev1.Pod) {
 			p.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{
-				PreStop: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"bye"}}}}
+				PreStop: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"bye"}}},
+			}
 		})
 		m := b.start(p, nil)
 		synctest.Wait()

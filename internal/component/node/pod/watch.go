@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -85,8 +86,12 @@ func (p *Pod) probe(ctx context.Context, c *container, k probe.Kind, spec *corev
 	s := probe.NewSpec(k, spec, c.began)
 	report := func(healthy, changed bool, err error) {
 		p.box.post(func() {
-			if c.id == id && c.phase == running && ctx.Err() == nil {
-				p.verdict(ctx, c, k, spec, healthy, changed, err)
+			if c.id != id || c.phase != running || ctx.Err() != nil {
+				return
+			}
+			p.unhealthy(k, err)
+			if changed {
+				p.verdict(ctx, c, k, healthy)
 			}
 		})
 	}
@@ -94,27 +99,32 @@ func (p *Pod) probe(ctx context.Context, c *container, k probe.Kind, spec *corev
 	p.work.Go(func() { probe.Watch(ctx, s, healthy, check, report) })
 }
 
-func (p *Pod) verdict(ctx context.Context, c *container, k probe.Kind, spec *corev1.Probe, healthy, changed bool, err error) {
-	if err != nil {
-		what := string(k) + " probe failed: "
-		if !errors.Is(err, probe.ErrUnhealthy) {
-			what = string(k) + " probe errored: "
-		}
-		p.event(corev1.EventTypeWarning, eventUnhealthy, what+trimUnhealthy(err))
+// unhealthy tells of a failed attempt, if err is one.
+func (p *Pod) unhealthy(k probe.Kind, err error) {
+	switch {
+	case err == nil:
+	case errors.Is(err, probe.ErrUnhealthy):
+		p.event(corev1.EventTypeWarning, eventUnhealthy, string(k)+" probe failed: "+trimUnhealthy(err))
+	default:
+		p.event(corev1.EventTypeWarning, eventUnhealthy, string(k)+" probe errored: "+err.Error())
 	}
-	if !changed {
-		return
-	}
+}
+
+// verdict acts on a threshold that was reached.
+func (p *Pod) verdict(ctx context.Context, c *container, k probe.Kind, healthy bool) {
 	switch {
 	case k == probe.Readiness:
 		c.ready = healthy
-	case k == probe.Startup && healthy:
+	case healthy && k == probe.Startup:
 		p.isUp(ctx, c)
 	case !healthy && p.stage == active:
-		kindName := map[probe.Kind]string{probe.Liveness: "liveness", probe.Startup: "startup"}[k]
-		p.event(corev1.EventTypeNormal, eventKilling, fmt.Sprintf("Container %s failed %s probe, will be restarted", c.spec.Name, kindName))
+		spec := c.spec.LivenessProbe
+		if k == probe.Startup {
+			spec = c.spec.StartupProbe
+		}
+		p.event(corev1.EventTypeNormal, eventKilling, fmt.Sprintf("Container %s failed %s probe, will be restarted", c.spec.Name, strings.ToLower(string(k))))
 		grace := graceOf(p.pod)
-		if spec.TerminationGracePeriodSeconds != nil {
+		if spec != nil && spec.TerminationGracePeriodSeconds != nil {
 			grace = time.Duration(*spec.TerminationGracePeriodSeconds) * time.Second
 		}
 		p.kill(c, grace)

@@ -98,16 +98,18 @@ func podStats(p Pod, m runtime.SandboxStats) *v1alpha1.PodStats {
 	now := metav1.NewTime(m.Time)
 	s := &v1alpha1.PodStats{
 		PodRef: v1alpha1.PodReference{Name: p.Name, Namespace: p.Namespace, UID: string(p.UID)}, StartTime: metav1.NewTime(p.Started),
-		Network: &v1alpha1.NetworkStats{Time: now, InterfaceStats: v1alpha1.InterfaceStats{Name: "eth0",
-			RxBytes: &m.Network.RxBytes, RxErrors: &m.Network.RxErrors, TxBytes: &m.Network.TxBytes, TxErrors: &m.Network.TxErrors}},
+		Network: &v1alpha1.NetworkStats{Time: now, InterfaceStats: v1alpha1.InterfaceStats{
+			Name:    "eth0",
+			RxBytes: &m.Network.RxBytes, RxErrors: &m.Network.RxErrors, TxBytes: &m.Network.TxBytes, TxErrors: &m.Network.TxErrors,
+		}},
 	}
 	var cpu, memory, working, rss, disk, processes uint64
 	for name, c := range m.Containers {
 		s.Containers = append(s.Containers, v1alpha1.ContainerStats{
 			Name: name, StartTime: metav1.NewTime(c.Started),
-			CPU:    &v1alpha1.CPUStats{Time: now, UsageCoreNanoSeconds: ref(c.CPUNanos)},
-			Memory: &v1alpha1.MemoryStats{Time: now, UsageBytes: ref(c.MemoryBytes), WorkingSetBytes: ref(c.WorkingSet), RSSBytes: ref(c.RSSBytes)},
-			Rootfs: &v1alpha1.FsStats{Time: now, UsedBytes: ref(c.RootFSBytes)},
+			CPU:    &v1alpha1.CPUStats{Time: now, UsageCoreNanoSeconds: new(c.CPUNanos)},
+			Memory: &v1alpha1.MemoryStats{Time: now, UsageBytes: new(c.MemoryBytes), WorkingSetBytes: new(c.WorkingSet), RSSBytes: new(c.RSSBytes)},
+			Rootfs: &v1alpha1.FsStats{Time: now, UsedBytes: new(c.RootFSBytes)},
 		})
 		cpu, memory, working = cpu+c.CPUNanos, memory+c.MemoryBytes, working+c.WorkingSet
 		rss, disk, processes = rss+c.RSSBytes, disk+c.RootFSBytes, processes+c.ProcessCount
@@ -119,7 +121,8 @@ func podStats(p Pod, m runtime.SandboxStats) *v1alpha1.PodStats {
 	return s
 }
 
-func ref(v uint64) *uint64 { return &v }
+//go:fix inline
+func ref(v uint64) *uint64 { return new(v) }
 
 // rates fills in CPU use per second where an earlier measurement allows it.
 func (c *Collector) rates(s *v1alpha1.Summary) {
@@ -139,7 +142,7 @@ func (c *Collector) rates(s *v1alpha1.Summary) {
 			next[key] = before
 		}
 		if span := now.at.Sub(before.at).Seconds(); span > 0 {
-			cpu.UsageNanoCores = ref(uint64(float64(now.nanos-before.nanos) / span))
+			cpu.UsageNanoCores = new(uint64(float64(now.nanos-before.nanos) / span))
 		}
 	}
 	rate("", s.Node.CPU)
@@ -173,9 +176,11 @@ func (c *Collector) node() (*v1alpha1.NodeStats, error) {
 	}
 	var disk unix.Statfs_t
 	if err := unix.Statfs(c.DataDir, &disk); err == nil {
-		size := uint64(disk.Bsize) //nolint:gosec // a block size is positive
-		n.Fs = &v1alpha1.FsStats{Time: now, AvailableBytes: ref(disk.Bavail * size), CapacityBytes: ref(disk.Blocks * size),
-			UsedBytes: ref((disk.Blocks - disk.Bfree) * size), InodesFree: &disk.Ffree, Inodes: &disk.Files, InodesUsed: ref(disk.Files - disk.Ffree)}
+		size := uint64(disk.Bsize)
+		n.Fs = &v1alpha1.FsStats{
+			Time: now, AvailableBytes: new(disk.Bavail * size), CapacityBytes: new(disk.Blocks * size),
+			UsedBytes: new((disk.Blocks - disk.Bfree) * size), InodesFree: &disk.Ffree, Inodes: &disk.Files, InodesUsed: new(disk.Files - disk.Ffree),
+		}
 	}
 	return n, nil
 }
@@ -232,7 +237,7 @@ func machineMemory() (*v1alpha1.MemoryStats, error) {
 	}
 	used := values["MemTotal"] - values["MemFree"]
 	working := values["MemTotal"] - values["MemFree"] - min(values["Inactive(file)"], used)
-	return &v1alpha1.MemoryStats{AvailableBytes: ref(values["MemAvailable"]), UsageBytes: &used, WorkingSetBytes: &working, RSSBytes: ref(values["AnonPages"])}, nil
+	return &v1alpha1.MemoryStats{AvailableBytes: new(values["MemAvailable"]), UsageBytes: &used, WorkingSetBytes: &working, RSSBytes: new(values["AnonPages"])}, nil
 }
 
 // ServeHTTP answers with the summary as JSON.

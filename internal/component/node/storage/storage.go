@@ -60,8 +60,10 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	factory := informers.NewSharedInformerFactory(cfg.Client, 0)
 	claims, volumes := factory.Core().V1().PersistentVolumeClaims(), factory.Core().V1().PersistentVolumes()
-	c := &controller{Config: cfg, claims: claims.Lister(), volumes: volumes.Lister(),
-		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, 30*time.Second))}
+	c := &controller{
+		Config: cfg, claims: claims.Lister(), volumes: volumes.Lister(),
+		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, 30*time.Second)),
+	}
 	defer c.queue.ShutDown()
 	for prefix, informer := range map[string]cache.SharedIndexInformer{"claim": claims.Informer(), "volume": volumes.Informer()} {
 		add := func(obj any) {

@@ -36,8 +36,10 @@ func (objects) Secret(_ context.Context, _, name string) (*corev1.Secret, error)
 
 func source() env.Source {
 	return env.Source{
-		Pod: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart", UID: "u-1", Labels: map[string]string{"tier": "web"}},
-			Spec: corev1.PodSpec{NodeName: "here", ServiceAccountName: "robot"}},
+		Pod: &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart", UID: "u-1", Labels: map[string]string{"tier": "web"}},
+			Spec:       corev1.PodSpec{NodeName: "here", ServiceAccountName: "robot"},
+		},
 		Facts: env.Facts{PodIPs: []string{"10.0.0.9"}, HostIPs: []string{"192.0.2.1"}}, Objects: objects{},
 		Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("8Gi")},
 		Services: []*corev1.Service{
@@ -63,30 +65,47 @@ func TestBuild(t *testing.T) {
 	}{
 		"references see only what came before": {
 			container: corev1.Container{Env: []corev1.EnvVar{{Name: "A", Value: "$(B)-$$(B)"}, {Name: "B", Value: "b"}, {Name: "C", Value: "$(B)$(B) $x $"}}},
-			want:      []string{"A=$(B)-$(B)", "B=b", "C=bb $x $"}},
+			want:      []string{"A=$(B)-$(B)", "B=b", "C=bb $x $"},
+		},
 		"the pod overrides the image": {
 			container: corev1.Container{Env: []corev1.EnvVar{{Name: "PATH", Value: "/mine"}}}, base: []string{"PATH=/usr/bin", "LANG=C"},
-			want: []string{"LANG=C", "PATH=/mine"}},
+			want: []string{"LANG=C", "PATH=/mine"},
+		},
 		"env overrides envFrom and can refer to it": {
-			container: corev1.Container{EnvFrom: []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: settings}}},
-				Env: []corev1.EnvVar{{Name: "SIZE", Value: "very $(SIZE)"}}},
-			want: []string{"COLOUR=blue", "SIZE=very big"}},
+			container: corev1.Container{
+				EnvFrom: []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: settings}}},
+				Env:     []corev1.EnvVar{{Name: "SIZE", Value: "very $(SIZE)"}},
+			},
+			want: []string{"COLOUR=blue", "SIZE=very big"},
+		},
 		"a prefix goes before every key": {
 			container: corev1.Container{EnvFrom: []corev1.EnvFromSource{{Prefix: "P_", SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "password"}}}}},
-			want:      []string{"P_PASS=word"}},
+			want:      []string{"P_PASS=word"},
+		},
 		"optional objects may be missing": {
-			container: corev1.Container{EnvFrom: []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "x"}, Optional: &yes}}},
-				Env: []corev1.EnvVar{{Name: "K", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: settings, Key: "x", Optional: &yes}}}}}},
+			container: corev1.Container{
+				EnvFrom: []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "x"}, Optional: &yes}}},
+				Env:     []corev1.EnvVar{{Name: "K", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: settings, Key: "x", Optional: &yes}}}},
+			},
+		},
 		"a missing secret is an error": {
 			container: corev1.Container{Env: []corev1.EnvVar{{Name: "K", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "x"}, Key: "k"}}}}},
-			err:       true},
+			err:       true,
+		},
 		"a missing key is an error": {
 			container: corev1.Container{Env: []corev1.EnvVar{{Name: "K", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: settings, Key: "x"}}}}},
-			err:       true},
+			err:       true,
+		},
 		"fields of the pod": {
-			container: corev1.Container{Env: []corev1.EnvVar{{Name: "N", ValueFrom: field("metadata.name")}, {Name: "L", ValueFrom: field("metadata.labels['tier']")},
-				{Name: "IP", ValueFrom: field("status.podIP")}, {Name: "HOST", ValueFrom: field("status.hostIP")}, {Name: "SA", ValueFrom: field("spec.serviceAccountName")}}},
-			want: []string{"N=cart", "L=web", "IP=10.0.0.9", "HOST=192.0.2.1", "SA=robot"}},
+			container: corev1.Container{Env: []corev1.EnvVar{
+				{Name: "N", ValueFrom: field("metadata.name")},
+				{Name: "L", ValueFrom: field("metadata.labels['tier']")},
+				{Name: "IP", ValueFrom: field("status.podIP")},
+				{Name: "HOST", ValueFrom: field("status.hostIP")},
+				{Name: "SA", ValueFrom: field("spec.serviceAccountName")},
+			}},
+			want: []string{"N=cart", "L=web", "IP=10.0.0.9", "HOST=192.0.2.1", "SA=robot"},
+		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -138,7 +157,8 @@ func TestServiceLinks(t *testing.T) {
 func TestResourceField(t *testing.T) {
 	c := &corev1.Container{Name: "c", Resources: corev1.ResourceRequirements{
 		Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("250m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
-		Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("100Mi")}}}
+		Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("100Mi")},
+	}}
 	tests := map[string]struct {
 		resource, divisor, want string
 	}{

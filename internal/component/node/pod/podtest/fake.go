@@ -40,8 +40,10 @@ type Runtime struct {
 
 // NewRuntime returns an empty one.
 func NewRuntime() *Runtime {
-	return &Runtime{sandboxes: map[string]*runtime.Sandbox{}, containers: map[string]*runtime.Container{},
-		specs: map[string]runtime.ContainerSpec{}, exits: make(chan runtime.Container, 1024), StartError: map[string]error{}, Stubborn: map[string]bool{}}
+	return &Runtime{
+		sandboxes: map[string]*runtime.Sandbox{}, containers: map[string]*runtime.Container{},
+		specs: map[string]runtime.ContainerSpec{}, exits: make(chan runtime.Container, 1024), StartError: map[string]error{}, Stubborn: map[string]bool{},
+	}
 }
 
 // StartSandbox implements runtime.Runtime.

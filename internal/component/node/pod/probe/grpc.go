@@ -31,10 +31,11 @@ func (t Target) grpc(ctx context.Context, a *corev1.GRPCAction) error {
 	}
 	answer, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: service})
 	if err != nil {
-		switch status.Code(err) {
-		case codes.Unimplemented:
+		code := status.Code(err)
+		if code == codes.Unimplemented {
 			return fmt.Errorf("%w: this server does not implement the grpc health protocol (grpc.health.v1.Health): %s", ErrUnhealthy, status.Convert(err).Message())
-		case codes.DeadlineExceeded, codes.Unavailable:
+		}
+		if code == codes.DeadlineExceeded || code == codes.Unavailable {
 			return fmt.Errorf("%w: timeout: failed to connect service %q: %s", ErrUnhealthy, address, status.Convert(err).Message())
 		}
 		return fmt.Errorf("%w: rpc error: %w", ErrUnhealthy, err)

@@ -27,8 +27,10 @@ func target(t *testing.T, address string) (probe.Target, intstr.IntOrString) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return probe.Target{Host: at.Addr().String(), Dial: probe.RetryDial((&net.Dialer{}).DialContext),
-		Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: int32(at.Port())}}}, intstr.FromInt32(int32(at.Port()))
+	return probe.Target{
+		Host: at.Addr().String(), Dial: probe.RetryDial((&net.Dialer{}).DialContext),
+		Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: int32(at.Port())}},
+	}, intstr.FromInt32(int32(at.Port()))
 }
 
 func TestHTTP(t *testing.T) {
@@ -58,8 +60,10 @@ func TestHTTP(t *testing.T) {
 		"an error's text is told":            {plain, corev1.HTTPGetAction{Path: "/bad"}, "statuscode: 503: no database"},
 		"redirects are followed at home":     {plain, corev1.HTTPGetAction{Path: "/moved"}, "503"},
 		"redirects to elsewhere are healthy": {plain, corev1.HTTPGetAction{Path: "/away"}, ""},
-		"headers, host and query are sent": {plain, corev1.HTTPGetAction{Path: "/asked?a=b",
-			HTTPHeaders: []corev1.HTTPHeader{{Name: "Host", Value: "named.example"}, {Name: "x-who", Value: "probe"}}}, ""},
+		"headers, host and query are sent": {plain, corev1.HTTPGetAction{
+			Path:        "/asked?a=b",
+			HTTPHeaders: []corev1.HTTPHeader{{Name: "Host", Value: "named.example"}, {Name: "x-who", Value: "probe"}},
+		}, ""},
 		"any certificate will do": {secure, corev1.HTTPGetAction{Path: "/ok", Scheme: corev1.URISchemeHTTPS}, ""},
 	}
 	for name, tc := range tests {
@@ -172,23 +176,64 @@ func TestWatch(t *testing.T) {
 		want    []verdict
 		most    int // attempts
 	}{
-		"readiness is known at once": {probe.Readiness, corev1.Probe{PeriodSeconds: 10}, false, always, 25 * time.Second,
-			[]verdict{{0, true, true}}, 3},
-		"the initial delay is kept": {probe.Readiness, corev1.Probe{PeriodSeconds: 10, InitialDelaySeconds: 7}, false, always, 8 * time.Second,
-			[]verdict{{7 * time.Second, true, true}}, 1},
-		"a slow starter is noticed soon": {probe.Readiness, corev1.Probe{PeriodSeconds: 10}, false,
-			func(at time.Duration) bool { return at > 500*time.Millisecond }, 5 * time.Second, []verdict{{540 * time.Millisecond, true, true}}, 30},
-		"liveness fails after its threshold": {probe.Liveness, corev1.Probe{PeriodSeconds: 5, FailureThreshold: 2}, true, never, 12 * time.Second,
-			[]verdict{{5 * time.Second, false, true}}, 3},
-		"eager attempts do not fail sooner": {probe.Startup, corev1.Probe{PeriodSeconds: 10, FailureThreshold: 3}, false, never, 35 * time.Second,
-			[]verdict{{30 * time.Second, false, true}}, 800},
-		"startup ends with its success": {probe.Startup, corev1.Probe{PeriodSeconds: 1}, false, always, time.Minute,
-			[]verdict{{0, true, true}}, 1},
-		"several successes are a period apart": {probe.Readiness, corev1.Probe{PeriodSeconds: 2, SuccessThreshold: 3}, false, always, 5 * time.Second,
-			[]verdict{{4 * time.Second, true, true}}, 3},
-		"unready and ready again": {probe.Readiness, corev1.Probe{PeriodSeconds: 1, FailureThreshold: 3}, true,
+		"readiness is known at once": {
+			probe.Readiness,
+			corev1.Probe{PeriodSeconds: 10},
+			false, always, 25 * time.Second,
+			[]verdict{{0, true, true}},
+			3,
+		},
+		"the initial delay is kept": {
+			probe.Readiness,
+			corev1.Probe{PeriodSeconds: 10, InitialDelaySeconds: 7},
+			false, always, 8 * time.Second,
+			[]verdict{{7 * time.Second, true, true}},
+			1,
+		},
+		"a slow starter is noticed soon": {
+			probe.Readiness,
+			corev1.Probe{PeriodSeconds: 10},
+			false,
+			func(at time.Duration) bool { return at > 500*time.Millisecond }, 5 * time.Second,
+			[]verdict{{540 * time.Millisecond, true, true}},
+			30,
+		},
+		"liveness fails after its threshold": {
+			probe.Liveness,
+			corev1.Probe{PeriodSeconds: 5, FailureThreshold: 2},
+			true, never, 12 * time.Second,
+			[]verdict{{5 * time.Second, false, true}},
+			3,
+		},
+		"eager attempts do not fail sooner": {
+			probe.Startup,
+			corev1.Probe{PeriodSeconds: 10, FailureThreshold: 3},
+			false, never, 35 * time.Second,
+			[]verdict{{30 * time.Second, false, true}},
+			800,
+		},
+		"startup ends with its success": {
+			probe.Startup,
+			corev1.Probe{PeriodSeconds: 1},
+			false, always, time.Minute,
+			[]verdict{{0, true, true}},
+			1,
+		},
+		"several successes are a period apart": {
+			probe.Readiness,
+			corev1.Probe{PeriodSeconds: 2, SuccessThreshold: 3},
+			false, always, 5 * time.Second,
+			[]verdict{{4 * time.Second, true, true}},
+			3,
+		},
+		"unready and ready again": {
+			probe.Readiness,
+			corev1.Probe{PeriodSeconds: 1, FailureThreshold: 3},
+			true,
 			func(at time.Duration) bool { return at < 2*time.Second || at > 6*time.Second }, 10 * time.Second,
-			[]verdict{{4 * time.Second, false, true}, {7 * time.Second, true, true}}, 11},
+			[]verdict{{4 * time.Second, false, true}, {7 * time.Second, true, true}},
+			11,
+		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

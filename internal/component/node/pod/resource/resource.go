@@ -116,6 +116,7 @@ func OOMScoreAdj(pod *corev1.Pod, c *corev1.Container, memoryCapacity int64) int
 		return guaranteedScore
 	case corev1.PodQOSBestEffort:
 		return bestEffortScore
+	case corev1.PodQOSBurstable: // by its share of the memory, below
 	}
 	if memoryCapacity <= 0 {
 		return maxBurstable

@@ -183,6 +183,7 @@ func AppArmor(pod *corev1.Pod, c *corev1.Container) (string, error) {
 			return "", fmt.Errorf("%w: AppArmor profile type Localhost names no profile", ErrConfig)
 		}
 		return *profile.LocalhostProfile, nil
+	case corev1.AppArmorProfileTypeRuntimeDefault: // the runtime's own choice
 	}
 	return "", nil
 }

@@ -32,7 +32,8 @@ func image(t *testing.T) []string {
 	return []string{lower, upper}
 }
 
-func ref[T any](v T) *T { return &v }
+//go:fix inline
+func ref[T any](v T) *T { return new(v) }
 
 func TestUser(t *testing.T) {
 	layers := image(t)
@@ -53,15 +54,15 @@ func TestUser(t *testing.T) {
 		"a number of the image":          {image: "1000", want: who{1000, 1001, []uint32{50, 1001}, "/home/app"}},
 		"a number nobody has":            {image: "65532", want: who{65532, 0, []uint32{0}, "/"}},
 		"user and group of the image":    {image: "app:staff", want: who{1000, 50, []uint32{50}, "/home/app"}},
-		"the pod's user wins":            {image: "app", pod: corev1.PodSecurityContext{RunAsUser: ref(int64(7)), RunAsGroup: ref(int64(8))}, want: who{7, 8, []uint32{8}, "/"}},
-		"the container's wins over that": {pod: corev1.PodSecurityContext{RunAsUser: ref(int64(7))}, own: corev1.SecurityContext{RunAsUser: ref(int64(9))}, want: who{9, 0, []uint32{0}, "/"}},
-		"groups are added":               {image: "65532", pod: corev1.PodSecurityContext{FSGroup: ref(int64(3)), SupplementalGroups: []int64{4}}, want: who{65532, 0, []uint32{0, 3, 4}, "/"}},
+		"the pod's user wins":            {image: "app", pod: corev1.PodSecurityContext{RunAsUser: new(int64(7)), RunAsGroup: new(int64(8))}, want: who{7, 8, []uint32{8}, "/"}},
+		"the container's wins over that": {pod: corev1.PodSecurityContext{RunAsUser: new(int64(7))}, own: corev1.SecurityContext{RunAsUser: new(int64(9))}, want: who{9, 0, []uint32{0}, "/"}},
+		"groups are added":               {image: "65532", pod: corev1.PodSecurityContext{FSGroup: new(int64(3)), SupplementalGroups: []int64{4}}, want: who{65532, 0, []uint32{0, 3, 4}, "/"}},
 		"strict leaves the image's out":  {image: "app", pod: corev1.PodSecurityContext{SupplementalGroupsPolicy: ref(corev1.SupplementalGroupsPolicyStrict)}, want: who{1000, 1001, []uint32{1001}, "/home/app"}},
 		"an unknown name":                {image: "ghost", err: true},
-		"non-root refuses root":          {pod: corev1.PodSecurityContext{RunAsNonRoot: ref(true)}, err: true},
-		"non-root refuses a name":        {image: "app", pod: corev1.PodSecurityContext{RunAsNonRoot: ref(true)}, err: true},
-		"non-root refuses user zero":     {image: "1", own: corev1.SecurityContext{RunAsNonRoot: ref(true), RunAsUser: ref(int64(0))}, err: true},
-		"non-root takes a number":        {image: "1000", pod: corev1.PodSecurityContext{RunAsNonRoot: ref(true)}, want: who{1000, 1001, []uint32{50, 1001}, "/home/app"}},
+		"non-root refuses root":          {pod: corev1.PodSecurityContext{RunAsNonRoot: new(true)}, err: true},
+		"non-root refuses a name":        {image: "app", pod: corev1.PodSecurityContext{RunAsNonRoot: new(true)}, err: true},
+		"non-root refuses user zero":     {image: "1", own: corev1.SecurityContext{RunAsNonRoot: new(true), RunAsUser: new(int64(0))}, err: true},
+		"non-root takes a number":        {image: "1000", pod: corev1.PodSecurityContext{RunAsNonRoot: new(true)}, want: who{1000, 1001, []uint32{50, 1001}, "/home/app"}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -94,7 +95,7 @@ func TestCapabilities(t *testing.T) {
 		"drop all, add one":  {sc: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_BIND_SERVICE"}}}, count: 1, has: []string{"CAP_NET_BIND_SERVICE"}},
 		"drop one":           {sc: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"cap_mknod"}}}, count: 13, lack: []string{"CAP_MKNOD"}},
 		"add all, drop one":  {sc: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"ALL"}, Drop: []corev1.Capability{"SYS_ADMIN"}}}, count: 40, lack: []string{"CAP_SYS_ADMIN"}},
-		"privileged has all": {sc: &corev1.SecurityContext{Privileged: ref(true)}, count: 41, has: []string{"CAP_SYS_ADMIN"}},
+		"privileged has all": {sc: &corev1.SecurityContext{Privileged: new(true)}, count: 41, has: []string{"CAP_SYS_ADMIN"}},
 		"an unknown name":    {sc: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"FLY"}}}, err: true},
 	}
 	for name, tc := range tests {

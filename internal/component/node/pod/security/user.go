@@ -65,10 +65,10 @@ func User(pod *corev1.Pod, c *corev1.Container, imageUser string, rootFS []strin
 		user.AdditionalGids = append(user.AdditionalGids, groups...)
 	}
 	for _, g := range podSC.SupplementalGroups {
-		user.AdditionalGids = append(user.AdditionalGids, uint32(g)) //nolint:gosec // the API bounds it to 2^31-1
+		user.AdditionalGids = append(user.AdditionalGids, uint32(g))
 	}
 	if podSC.FSGroup != nil {
-		user.AdditionalGids = append(user.AdditionalGids, uint32(*podSC.FSGroup)) //nolint:gosec // as above
+		user.AdditionalGids = append(user.AdditionalGids, uint32(*podSC.FSGroup))
 	}
 	user.AdditionalGids = append(user.AdditionalGids, user.GID)
 	slices.Sort(user.AdditionalGids)

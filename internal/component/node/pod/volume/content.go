@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path"
 	"time"
 
@@ -34,12 +35,14 @@ func (m *Mounter) sources(v *corev1.Volume) ([]source, error) {
 	case v.ConfigMap != nil:
 		return []source{{mode: modeOr(v.ConfigMap.DefaultMode, defaultMode), VolumeProjection: corev1.VolumeProjection{
 			ConfigMap: &corev1.ConfigMapProjection{
-				LocalObjectReference: v.ConfigMap.LocalObjectReference, Items: v.ConfigMap.Items, Optional: v.ConfigMap.Optional},
+				LocalObjectReference: v.ConfigMap.LocalObjectReference, Items: v.ConfigMap.Items, Optional: v.ConfigMap.Optional,
+			},
 		}}}, nil
 	case v.Secret != nil:
 		return []source{{mode: modeOr(v.Secret.DefaultMode, defaultMode), VolumeProjection: corev1.VolumeProjection{
 			Secret: &corev1.SecretProjection{
-				LocalObjectReference: corev1.LocalObjectReference{Name: v.Secret.SecretName}, Items: v.Secret.Items, Optional: v.Secret.Optional},
+				LocalObjectReference: corev1.LocalObjectReference{Name: v.Secret.SecretName}, Items: v.Secret.Items, Optional: v.Secret.Optional,
+			},
 		}}}, nil
 	case v.DownwardAPI != nil:
 		return []source{{mode: modeOr(v.DownwardAPI.DefaultMode, defaultMode), VolumeProjection: corev1.VolumeProjection{
@@ -77,9 +80,7 @@ func (m *Mounter) collect(ctx context.Context, pod *corev1.Pod, s *source, files
 		for k, v := range cm.Data {
 			data[k] = []byte(v)
 		}
-		for k, v := range cm.BinaryData {
-			data[k] = v
-		}
+		maps.Copy(data, cm.BinaryData)
 		return time.Time{}, files.keys(data, s.ConfigMap.Items, s.mode, truth(s.ConfigMap.Optional))
 	case s.Secret != nil:
 		secret, err := m.Objects.Secret(ctx, pod.Namespace, s.Secret.Name)

@@ -40,7 +40,8 @@ func (m *Mounter) Mounts(pod *corev1.Pod, c *corev1.Container, r *Result, expand
 			}
 		}
 		mounts = append(mounts, specs.Mount{
-			Destination: destination(vm.MountPath), Type: "bind", Source: source, Options: options(vm)})
+			Destination: destination(vm.MountPath), Type: "bind", Source: source, Options: options(vm),
+		})
 	}
 	if len(c.VolumeDevices) > 0 {
 		return nil, fmt.Errorf("block device %s: %w", c.VolumeDevices[0].Name, ErrUnsupported)

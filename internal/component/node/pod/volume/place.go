@@ -16,7 +16,7 @@ import (
 
 // emptyDir makes a scratch folder all users may write to.
 func (m *Mounter) emptyDir(pod *corev1.Pod, e *corev1.EmptyDirVolumeSource, dir string) error {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	if err := os.MkdirAll(dir, 0o777); err != nil { //nolint:gosec // whoever the pod runs as writes here
 		return err
 	}
 	switch e.Medium {
@@ -76,20 +76,12 @@ func hostPath(h *corev1.HostPathVolumeSource) error {
 		kind = *h.Type
 	}
 	stat, err := os.Stat(h.Path)
-	missing := errors.Is(err, os.ErrNotExist)
-	switch kind {
-	case corev1.HostPathUnset:
-		if missing { // as the runtimes do: an unset type makes a folder
-			return os.MkdirAll(h.Path, 0o755)
-		}
-		return err
-	case corev1.HostPathDirectoryOrCreate:
-		if missing {
-			return os.MkdirAll(h.Path, 0o755)
-		}
-	case corev1.HostPathFileOrCreate:
-		if missing {
-			f, err := os.OpenFile(h.Path, os.O_CREATE|os.O_WRONLY, 0o644)
+	if errors.Is(err, os.ErrNotExist) {
+		switch kind { //nolint:exhaustive // the other types make nothing
+		case corev1.HostPathUnset, corev1.HostPathDirectoryOrCreate: // unset makes a folder, as the runtimes do
+			return os.MkdirAll(h.Path, 0o755) //nolint:gosec // the mode Kubernetes defines
+		case corev1.HostPathFileOrCreate:
+			f, err := os.OpenFile(h.Path, os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // the mode Kubernetes defines
 			if err != nil {
 				return err
 			}
@@ -117,6 +109,7 @@ func isKind(mode fs.FileMode, kind corev1.HostPathType) bool {
 		return mode&fs.ModeCharDevice != 0
 	case corev1.HostPathBlockDev:
 		return mode&fs.ModeDevice != 0 && mode&fs.ModeCharDevice == 0
+	case corev1.HostPathUnset:
 	}
 	return true
 }
@@ -165,11 +158,17 @@ func giveTo(root string, group int64, policy *corev1.PodFSGroupChangePolicy) err
 			return nil
 		}
 	}
-	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	// Names are resolved below the root only: links that the volume's users put there lead nowhere.
+	tree, err := os.OpenRoot(root)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	return fs.WalkDir(tree.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if err := os.Lchown(path, -1, int(group)); err != nil {
+		if err := tree.Lchown(path, -1, int(group)); err != nil {
 			return err
 		}
 		info, err := d.Info()
@@ -180,6 +179,6 @@ func giveTo(root string, group int64, policy *corev1.PodFSGroupChangePolicy) err
 		if d.IsDir() {
 			mode |= 0o070 | os.ModeSetgid
 		}
-		return os.Chmod(path, mode)
+		return tree.Chmod(path, mode)
 	})
 }

@@ -56,9 +56,11 @@ func (c claims) Volume(_ context.Context, _ *corev1.Pod, claim string) (*corev1.
 }
 
 func mounter(t *testing.T, o objects, c claims) *volume.Mounter {
-	m := volume.New(volume.Config{Dir: t.TempDir(), Objects: o, Tokens: o, Claims: c, CanMount: os.Geteuid() == 0,
+	m := volume.New(volume.Config{
+		Dir: t.TempDir(), Objects: o, Tokens: o, Claims: c, CanMount: os.Geteuid() == 0,
 		Field:    func(p *corev1.Pod, path string) (string, error) { return p.Name + " " + path, nil },
-		Resource: func(*corev1.Pod, *corev1.ResourceFieldSelector) (string, error) { return "42", nil }})
+		Resource: func(*corev1.Pod, *corev1.ResourceFieldSelector) (string, error) { return "42", nil },
+	})
 	t.Cleanup(func() {
 		if err := m.Teardown("u"); err != nil {
 			t.Error(err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,14 +19,7 @@ const (
 
 // write brings dir to hold exactly files. Readers see all of the old contents or all of the new.
 func write(dir string, files payload, group *int64) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	// The folder's mode is set apart from its making, since the umask would narrow it.
-	if err := os.Chmod(dir, dirMode(group)); err != nil {
-		return err
-	}
-	if err := ownDir(dir, group); err != nil {
+	if err := makeDir(dir, group); err != nil {
 		return err
 	}
 	previous, err := os.Readlink(filepath.Join(dir, dataLink))
@@ -42,14 +36,7 @@ func write(dir string, files payload, group *int64) error {
 	if err := fill(fresh, files, group); err != nil {
 		return errors.Join(err, os.RemoveAll(fresh))
 	}
-	tmp := filepath.Join(dir, newDataLink)
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if err := os.Symlink(filepath.Base(fresh), tmp); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, filepath.Join(dir, dataLink)); err != nil {
+	if err := point(dir, filepath.Base(fresh)); err != nil {
 		return err
 	}
 	if err := link(dir, files); err != nil {
@@ -58,12 +45,21 @@ func write(dir string, files payload, group *int64) error {
 	return sweep(dir, filepath.Base(fresh), files)
 }
 
-// fill writes the files into a folder nobody looks at yet.
-func fill(dir string, files payload, group *int64) error {
-	if err := os.Chmod(dir, dirMode(group)); err != nil {
+// point switches the link to the current contents in one step.
+func point(dir, to string) error {
+	tmp := filepath.Join(dir, newDataLink)
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := ownDir(dir, group); err != nil {
+	if err := os.Symlink(to, tmp); err != nil {
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(dir, dataLink))
+}
+
+// fill writes the files into a folder nobody looks at yet.
+func fill(dir string, files payload, group *int64) error {
+	if err := makeDir(dir, group); err != nil {
 		return err
 	}
 	for name, f := range files {
@@ -72,30 +68,40 @@ func fill(dir string, files payload, group *int64) error {
 			return fmt.Errorf("path %q leaves the volume", name)
 		}
 		for parent := filepath.Dir(path); parent != dir; parent = filepath.Dir(parent) {
-			if err := os.MkdirAll(parent, 0o755); err != nil {
-				return err
-			}
-			if err := errors.Join(os.Chmod(parent, dirMode(group)), ownDir(parent, group)); err != nil {
+			if err := makeDir(parent, group); err != nil {
 				return err
 			}
 		}
-		if err := os.WriteFile(path, f.data, 0o600); err != nil {
-			return err
-		}
-		mode := os.FileMode(f.mode) & os.ModePerm
-		if group != nil {
-			mode |= 0o440
-		}
-		if f.uid != nil || group != nil {
-			if err := os.Chown(path, idOr(f.uid, -1), idOr(group, -1)); err != nil {
-				return err
-			}
-		}
-		if err := os.Chmod(path, mode); err != nil {
+		if err := f.write(path, group); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (f file) write(path string, group *int64) error {
+	if err := os.WriteFile(path, f.data, 0o600); err != nil {
+		return err
+	}
+	mode := os.FileMode(f.mode) & os.ModePerm
+	if group != nil {
+		mode |= 0o440
+	}
+	if f.uid != nil || group != nil {
+		if err := os.Chown(path, idOr(f.uid, -1), idOr(group, -1)); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(path, mode)
+}
+
+// makeDir makes a folder every user of the pod can read. Its mode is set apart from its making,
+// since the umask would narrow it.
+func makeDir(dir string, group *int64) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // any user of the container reads here
+		return err
+	}
+	return errors.Join(os.Chmod(dir, dirMode(group)), ownDir(dir, group))
 }
 
 func dirMode(group *int64) os.FileMode {
@@ -121,25 +127,26 @@ func idOr(id *int64, fallback int) int {
 
 // same says whether a folder already holds exactly these files.
 func same(dir string, files payload) bool {
+	tree, err := os.OpenRoot(dir)
+	if err != nil {
+		return false
+	}
+	defer tree.Close()
 	found := 0
-	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+	err = fs.WalkDir(tree.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		name, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		want, ok := files[filepath.ToSlash(name)]
+		want, ok := files[name]
 		if !ok {
-			return os.ErrExist
+			return fs.ErrExist
 		}
-		have, err := os.ReadFile(path)
+		have, err := tree.ReadFile(name)
 		if err != nil {
 			return err
 		}
 		if !bytes.Equal(have, want.data) {
-			return os.ErrExist
+			return fs.ErrExist
 		}
 		found++
 		return nil
