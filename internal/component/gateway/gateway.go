@@ -170,6 +170,7 @@ func (g *Gateway) SetTable(t *traffic.Table) {
 		if r.admitter.Idle() {
 			delete(g.revisions, name)
 			g.metrics.forget(name)
+			g.config.Demand.Forget(name)
 		}
 	}
 }
