@@ -88,7 +88,6 @@ func tailOffset(f *os.File, n int) (int64, error) {
 	if n <= 0 {
 		return info.Size(), nil
 	}
-	// Ends of full lines, counted from the end; the one that closes line n+1 is where to begin.
 	seen := 0
 	var later []byte // the beginning of what was read before, to complete a record across chunks
 	for end := info.Size(); end > 0; {
@@ -98,29 +97,35 @@ func tailOffset(f *os.File, n int) (int64, error) {
 			return 0, err
 		}
 		buf = append(buf, later...)
-		cut := len(buf)
-		for {
-			i := bytes.LastIndexByte(buf[:cut], '\n')
-			if i < 0 {
-				break
-			}
-			start := bytes.LastIndexByte(buf[:i], '\n') + 1
-			if start == 0 && begin > 0 {
-				break // the record began in an earlier chunk
-			}
-			if l, ok := parse(buf[start:i]); ok && l.full {
-				if seen == n {
-					return begin + int64(i) + 1, nil
-				}
-				seen++
-			}
-			cut = start
+		at, rest := countBack(buf, begin > 0, n, &seen)
+		if at >= 0 {
+			return begin + int64(at), nil
 		}
-		later = append([]byte(nil), buf[:cut]...)
-		if len(later) > maxLine {
-			later = later[:maxLine]
-		}
+		later = append([]byte(nil), buf[:min(rest, maxLine)]...)
 		end = begin
 	}
 	return 0, nil
+}
+
+// countBack counts full lines from the end of buf, on top of seen. at is where the last n begin, or
+// negative; rest is how much of buf was not counted because it begins in an earlier chunk.
+func countBack(buf []byte, more bool, n int, seen *int) (at, rest int) {
+	cut := len(buf)
+	for {
+		i := bytes.LastIndexByte(buf[:cut], '\n')
+		if i < 0 {
+			return -1, cut
+		}
+		start := bytes.LastIndexByte(buf[:i], '\n') + 1
+		if start == 0 && more {
+			return -1, cut
+		}
+		if l, ok := parse(buf[start:i]); ok && l.full {
+			if *seen == n {
+				return i + 1, 0
+			}
+			*seen++
+		}
+		cut = start
+	}
 }

@@ -133,28 +133,38 @@ func (p *Pod) phase(old corev1.PodPhase) corev1.PodPhase {
 	if old == corev1.PodFailed || old == corev1.PodSucceeded {
 		return old // terminal for good
 	}
-	if p.stage == stopped && p.failure.reason != "" {
-		return corev1.PodFailed
+	if p.stage == stopped {
+		return p.finalPhase()
 	}
-	regulars := p.ofKind(regular)
-	allOver, failed, anyRan := true, false, false
-	for _, c := range regulars {
-		over := c.phase == ended && (p.stage == stopped || !p.restarts(c, c.term.ExitCode))
-		allOver = allOver && over
-		failed = failed || (c.term != nil && c.phase == ended && c.term.ExitCode != 0)
-		anyRan = anyRan || c.phase == running || c.phase == ended || c.last != nil
-	}
-	final := p.stage == stopped && p.stop.cause != stopShutdown
-	switch {
-	case p.stage == stopped && (allOver && (final || p.pod.Spec.RestartPolicy == corev1.RestartPolicyNever)) && !failed:
-		return corev1.PodSucceeded
-	case final, p.stage == stopped && p.pod.Spec.RestartPolicy == corev1.RestartPolicyNever:
-		return corev1.PodFailed
-	case anyRan:
+	if p.everRan() {
 		return corev1.PodRunning
-	default:
-		return corev1.PodPending
 	}
+	return corev1.PodPending
+}
+
+// finalPhase is a stopped pod's: one that will run again after the node's stop has not ended.
+func (p *Pod) finalPhase() corev1.PodPhase {
+	again := p.stop.cause == stopShutdown && p.failure.reason == ""
+	switch {
+	case again && !p.everRan():
+		return corev1.PodPending
+	case again && p.pod.Spec.RestartPolicy != corev1.RestartPolicyNever:
+		return corev1.PodRunning
+	case p.failure.reason != "":
+		return corev1.PodFailed
+	}
+	for _, c := range p.ofKind(regular) {
+		if c.phase != ended || c.term.ExitCode != 0 {
+			return corev1.PodFailed
+		}
+	}
+	return corev1.PodSucceeded
+}
+
+func (p *Pod) everRan() bool {
+	return slices.ContainsFunc(p.ofKind(regular), func(c *container) bool {
+		return c.phase == running || c.phase == ended || c.last != nil
+	})
 }
 
 func (p *Pod) containerStatus(c *container) corev1.ContainerStatus {
@@ -173,17 +183,22 @@ func (p *Pod) containerStatus(c *container) corev1.ContainerStatus {
 	if c.last != nil {
 		cs.LastTerminationState.Terminated = c.last
 	}
+	p.showState(c, &cs)
+	return cs
+}
+
+func (p *Pod) showState(c *container, cs *corev1.ContainerStatus) {
 	switch c.phase {
 	case running:
 		cs.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(c.began)}
 	case ended:
-		p.endedStatus(c, &cs)
+		p.endedStatus(c, cs)
 	case starting:
 		if c.last != nil && c.attempt > 0 { // between two runs the end of the former one shows
 			cs.RestartCount--
 			cs.ContainerID = c.last.ContainerID
 			cs.State.Terminated, cs.LastTerminationState.Terminated = c.last, nil
-			break
+			return
 		}
 		cs.ContainerID = ""
 		cs.State.Waiting = &corev1.ContainerStateWaiting{Reason: p.idleReason(c)}
@@ -194,7 +209,6 @@ func (p *Pod) containerStatus(c *container) corev1.ContainerStatus {
 		}
 		cs.State.Waiting = w
 	}
-	return cs
 }
 
 // endedStatus shows a container that waits for its next run as waiting, any other as terminated.
@@ -250,8 +264,6 @@ func (p *Pod) conditions(s *corev1.PodStatus, old []corev1.PodCondition, now met
 		c := corev1.PodCondition{Type: kind, Status: corev1.ConditionTrue, ObservedGeneration: p.pod.Generation, LastTransitionTime: now}
 		if !ok {
 			c.Status, c.Reason, c.Message = corev1.ConditionFalse, reason, message
-		} else if reason == podCompleted {
-			c.Reason = reason
 		}
 		for i := range old {
 			if old[i].Type == kind && old[i].Status == c.Status {
@@ -262,19 +274,15 @@ func (p *Pod) conditions(s *corev1.PodStatus, old []corev1.PodCondition, now met
 	}
 	set(corev1.PodScheduled, true, "", "")
 	set(corev1.PodReadyToStartContainers, p.sandbox.ok && p.stage != stopped, "", "")
-	notInit := p.lacking(func(c *container) bool { return p.initDone(c) }, initial, sidecar)
-	completed := ""
-	if s.Phase == corev1.PodSucceeded {
-		completed = podCompleted
-	}
+	notInit := p.lacking(p.initDone, initial, sidecar)
 	set(corev1.PodInitialized, len(notInit) == 0, "ContainersNotInitialized",
 		"containers with incomplete status: ["+strings.Join(notInit, " ")+"]")
 	notReady := p.lacking(func(c *container) bool { return c.phase == running && c.ready && c.hooked }, regular, sidecar)
 	reason, message := "ContainersNotReady", "containers with unready status: ["+strings.Join(notReady, " ")+"]"
-	if completed != "" {
-		reason, message = completed, ""
-	}
-	if s.Phase == corev1.PodFailed {
+	switch s.Phase { //nolint:exhaustive // the others are told by their containers
+	case corev1.PodSucceeded:
+		reason, message = "PodCompleted", ""
+	case corev1.PodFailed:
 		reason, message = "PodFailed", ""
 	}
 	containersReady := len(notReady) == 0 && len(notInit) == 0
@@ -285,8 +293,6 @@ func (p *Pod) conditions(s *corev1.PodStatus, old []corev1.PodCondition, now met
 	}
 	set(corev1.PodReady, containersReady && len(gates) == 0, reason, message)
 }
-
-const podCompleted = "PodCompleted"
 
 func (p *Pod) initDone(c *container) bool {
 	if c.kind == sidecar {

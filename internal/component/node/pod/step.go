@@ -65,27 +65,12 @@ func (p *Pod) complete() bool {
 // startNext starts what may start, in Kubernetes' order: each init container after the one before is
 // done (a sidecar: is up), then the containers, each after the postStart hook of the one before.
 func (p *Pod) startNext(now time.Time) {
-	if !p.sandbox.ok || !p.volumes.ok {
-		return
-	}
-	if !p.initialize(now) {
+	if !p.sandbox.ok || !p.volumes.ok || !p.initialize(now) {
 		return
 	}
 	for _, c := range p.ofKind(regular) {
-		switch c.phase {
-		case waiting, ended:
-			if !p.over(c) {
-				p.tryStart(c, now)
-			}
-			if c.phase == starting || (c.phase == waiting && c.reason != reasonConfig && c.image.err == nil) {
-				return
-			}
-		case starting:
+		if !p.follow(c, now) {
 			return
-		case running:
-			if !c.hooked {
-				return
-			}
 		}
 	}
 	for _, c := range p.ofKind(ephemeral) {
@@ -95,33 +80,46 @@ func (p *Pod) startNext(now time.Time) {
 	}
 }
 
-// initialize brings the init containers along and says whether all are done.
+// follow brings one container along and says whether the next may follow: one that cannot start
+// for a reason of its own does not hold up the others.
+func (p *Pod) follow(c *container, now time.Time) bool {
+	if (c.phase == waiting || c.phase == ended) && !p.over(c) {
+		p.tryStart(c, now)
+	}
+	switch c.phase {
+	case starting:
+		return false
+	case running:
+		return c.hooked
+	case waiting:
+		return c.reason == reasonConfig || c.image.err != nil
+	case ended:
+	}
+	return true
+}
+
+// initialize brings the init containers along and says whether all are done. Once the containers
+// have run in this sandbox, an init container is not needed any more; a sidecar still is.
 func (p *Pod) initialize(now time.Time) bool {
-	done := true
+	ran := p.ran()
 	for _, c := range p.ofKind(initial, sidecar) {
-		switch c.phase {
-		case starting:
-			done = false
-		case running:
-			done = done && c.kind == sidecar && c.up
-		case waiting, ended:
-			if c.phase == ended && c.kind == initial && c.term.ExitCode == 0 {
-				continue
-			}
-			// Once the containers have run, an init container is not needed any more; a sidecar is.
-			if c.phase == waiting && c.kind == initial && p.ran() {
-				continue
-			}
-			if !p.over(c) {
-				p.tryStart(c, now)
-			}
-			done = false
+		done := p.initialized(c)
+		if !done && !c.alive() && !p.over(c) && (c.kind == sidecar || !ran) {
+			p.tryStart(c, now)
 		}
-		if !done && !p.ran() {
+		if !done && !ran {
 			return false
 		}
 	}
-	return done || p.ran()
+	return true
+}
+
+// initialized says whether what comes after this init container may start.
+func (p *Pod) initialized(c *container) bool {
+	if c.kind == sidecar {
+		return c.phase == running && c.up
+	}
+	return c.phase == ended && c.term.ExitCode == 0
 }
 
 // ran says whether any of the pod's containers proper was started in this sandbox.
@@ -177,6 +175,10 @@ func (p *Pod) ended(c *container, rc runtime.Container, how *corev1.ContainerSta
 	how.ExitCode, how.Signal = int32(rc.ExitCode), int32(rc.Signal)
 	how.StartedAt, how.FinishedAt = metav1.NewTime(c.began), metav1.NewTime(rc.Finished)
 	how.ContainerID = containerPrefix + rc.ID
+	if how.ExitCode == 0 && p.interrupted() {
+		// It obeyed the node's stop and is not done: without this it would not run again.
+		how.ExitCode, how.Reason, how.Message = interruptedCode, "NodeShutdown", "The node stopped before the container was done"
+	}
 	c.term = how
 	if rc.OOMKilled {
 		p.event(corev1.EventTypeWarning, eventOOM, "Container "+c.spec.Name+" ran out of memory and was killed")
@@ -193,6 +195,13 @@ func (p *Pod) ended(c *container, rc runtime.Container, how *corev1.ContainerSta
 		p.event(corev1.EventTypeWarning, eventBackOff,
 			fmt.Sprintf("Back-off restarting failed container %s in pod %s", c.spec.Name, p.fullName()))
 	}
+}
+
+// interruptedCode is what a container that died of SIGTERM has.
+const interruptedCode = 128 + 15
+
+func (p *Pod) interrupted() bool {
+	return p.stage == stopping && p.stop.cause == stopShutdown && p.pod.Spec.RestartPolicy == corev1.RestartPolicyOnFailure
 }
 
 func (p *Pod) fullName() string {

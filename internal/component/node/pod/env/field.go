@@ -28,6 +28,9 @@ func (f Facts) Field(pod *corev1.Pod, path string) (string, error) {
 		}
 		return "", fmt.Errorf("field %q has no keys", path)
 	}
+	if strings.HasPrefix(path, "status.") {
+		return f.status(path)
+	}
 	switch path {
 	case "metadata.name":
 		return pod.Name, nil
@@ -43,6 +46,12 @@ func (f Facts) Field(pod *corev1.Pod, path string) (string, error) {
 		return pod.Spec.NodeName, nil
 	case "spec.serviceAccountName":
 		return pod.Spec.ServiceAccountName, nil
+	}
+	return "", fmt.Errorf("field %q is not supported", path)
+}
+
+func (f Facts) status(path string) (string, error) {
+	switch path {
 	case "status.hostIP":
 		return first(f.HostIPs), nil
 	case "status.hostIPs":

@@ -172,32 +172,31 @@ func (l layers) each(path string, fn func(fields []string) bool) error {
 
 // user looks up a name or number; login is the name found, "" where there is none.
 func (l layers) user(name string) (user Identity, login string, err error) {
-	user.Home = "/"
-	number, numErr := strconv.ParseUint(name, 10, 31)
-	isNumber := numErr == nil
 	if name == "" {
-		isNumber, number = true, 0
+		name = "0"
 	}
-	found := false
+	number, numErr := strconv.ParseUint(name, 10, 31)
+	user.Home = "/"
 	err = l.each("etc/passwd", func(f []string) bool {
 		if len(f) < 4 {
 			return true
 		}
 		uid, errU := strconv.ParseUint(f[2], 10, 32)
 		gid, errG := strconv.ParseUint(f[3], 10, 32)
-		if errU != nil || errG != nil || (isNumber && uid != number) || (!isNumber && f[0] != name) {
+		same := (numErr == nil && uid == number) || (numErr != nil && f[0] == name)
+		if errU != nil || errG != nil || !same {
 			return true
 		}
-		user.UID, user.GID, login, found = uint32(uid), uint32(gid), f[0], true
+		user.UID, user.GID, login = uint32(uid), uint32(gid), f[0]
 		if len(f) >= 6 && f[5] != "" {
 			user.Home = f[5]
 		}
 		return false
 	})
-	if err != nil || found {
+	switch {
+	case err != nil || login != "":
 		return user, login, err
-	}
-	if !isNumber {
+	case numErr != nil:
 		return user, "", fmt.Errorf("%w: unable to find user %s: no matching entries in passwd file", ErrConfig, name)
 	}
 	user.UID = uint32(number)
