@@ -56,14 +56,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	p := decide(*s, time.Now())
 	if p.create != nil {
-		if taken, err := r.create(ctx, s, p.create); err != nil {
+		taken, err := r.create(ctx, s, p.create)
+		if err != nil {
 			return ctrl.Result{}, r.fail(ctx, s.configuration, err)
-		} else if taken == nil {
-			return ctrl.Result{}, nil // its event brings the status
-		} else {
-			s.named = taken
-			p = decide(*s, time.Now())
 		}
+		if taken == nil {
+			return ctrl.Result{}, nil // its event brings the status
+		}
+		s.named = taken
+		p = decide(*s, time.Now())
 	}
 	return ctrl.Result{}, controller.Settled(r.act(ctx, s.configuration, p))
 }
