@@ -88,7 +88,32 @@ func newRoot() *cobra.Command {
 		deployCommand(o), getCommand(o), logsCommand(o), describeCommand(o), deleteCommand(o),
 		imageCommand(o), kubectl.Command(o.folder), versionCommand(),
 	)
+	refuseWrongUse(root)
 	return root
+}
+
+// refuseWrongUse makes unknown verbs and wrong numbers of arguments usage errors, which say where to
+// read more.
+func refuseWrongUse(c *cobra.Command) {
+	if c.HasSubCommands() {
+		c.Args = cobra.ArbitraryArgs
+		c.RunE = func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.Help()
+			}
+			return fmt.Errorf("%w: unknown command %q; see `%s --help`", errUsage, args[0], c.CommandPath())
+		}
+	} else if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return fmt.Errorf("%w: %w; see `%s --help`", errUsage, err, c.CommandPath())
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		refuseWrongUse(sub)
+	}
 }
 
 // withNamespace adds the -n flag.

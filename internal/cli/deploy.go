@@ -143,7 +143,7 @@ func (d *deployment) build(ctx context.Context, out io.Writer, registry string) 
 	}
 	made, err := builder.Build(ctx, build.Request{Dir: d.path, Name: d.name})
 	if err != nil {
-		return "", fmt.Errorf("building %s: %w", d.path, err)
+		return "", err // it says what was being built
 	}
 	repository := builtImages + "/" + d.namespace + "/" + d.name
 	digest, err := image.Open(registry, slog.New(slog.DiscardHandler)).Push(ctx, registry+"/"+repository, made.Taggable(), nil)
@@ -225,7 +225,7 @@ func (d *deployment) await(ctx context.Context, s *session, generation int64) (s
 		case <-ctx.Done():
 			return "", fmt.Errorf("service %s is not ready after %s: %s; `ebb describe %s` shows more", d.name, d.timeout, message, d.name)
 		case <-failed.C:
-			return "", fmt.Errorf("service %s failed: %s; `ebb logs %s` may tell why", d.name, message, d.name)
+			return "", fmt.Errorf("service %s failed: %s; `ebb describe %[1]s` and `ebb logs %[1]s` tell more", d.name, message)
 		case event, open := <-watcher.ResultChan():
 			if !open {
 				return "", d.unreachable(errors.New("the watch ended"))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -120,7 +121,11 @@ func (v *view) printRevision(b *strings.Builder, r *servingv1.Revision) {
 		fmt.Fprintf(b, "  image      %s\n", c.Image)
 	}
 	if s, known := v.scaling[r.Name]; known {
-		fmt.Fprintf(b, "  wish       %d: %s\n", s.Wish, s.Reason)
+		wish := "unknown"
+		if s.Wish >= 0 {
+			wish = strconv.Itoa(int(s.Wish))
+		}
+		fmt.Fprintf(b, "  wish       %s: %s\n", wish, s.Reason)
 		if s.ColdStart != "" {
 			fmt.Fprintf(b, "  cold start %s\n", s.ColdStart)
 		}
