@@ -71,7 +71,7 @@ func (c *container) killAll() {
 				_ = unix.Kill(pid, unix.SIGKILL)
 			}
 		}
-		unix.Nanosleep(&unix.Timespec{Nsec: int64(time.Millisecond)}, nil)
+		time.Sleep(time.Millisecond) //nolint:forbidigo // the kernel does not tell when a group is empty
 	}
 }
 

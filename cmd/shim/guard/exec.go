@@ -2,6 +2,7 @@ package guard
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -53,7 +54,7 @@ func (g *guard) execStaged(conn *wire.Conn, c *container, e wire.Exec, files *fi
 	}
 	plan := wire.Stage{Process: c.start.Stage.Process, Enter: true, CgroupNS: c.start.Stage.CgroupNS}
 	plan.Process.Args, plan.Process.Terminal, plan.Process.Size = e.Args, e.Terminal, e.Size
-	if err := s.conn.Send(plan, append(files.fds[:len(files.fds):len(files.fds)], pidfd)...); err != nil {
+	if err := s.conn.Send(plan, append(slices.Clip(files.fds), pidfd)...); err != nil {
 		s.drop()
 		return 0, nil, fmt.Errorf("sending the plan: %w", err)
 	}

@@ -75,12 +75,12 @@ func (g *guard) accept(listener int) error {
 		var err error
 		waited := raw.Read(func(l uintptr) bool {
 			fd, _, err = unix.Accept4(int(l), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
-			return err != unix.EAGAIN
+			return !errors.Is(err, unix.EAGAIN)
 		})
 		switch {
 		case waited != nil:
 			return waited
-		case err == unix.EINTR || err == unix.ECONNABORTED || err == unix.EMFILE:
+		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.EMFILE):
 			continue
 		case err != nil:
 			return err

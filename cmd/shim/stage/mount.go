@@ -3,6 +3,7 @@ package stage
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -32,8 +33,8 @@ func MountLayers(r wire.Root) error {
 		return errors.New("mounting the root: the image has no layers")
 	}
 	lower := make([]string, 0, len(r.Layers))
-	for i := len(r.Layers) - 1; i >= 0; i-- { // overlayfs wants the highest first
-		lower = append(lower, escape(r.Layers[i]))
+	for _, layer := range slices.Backward(r.Layers) { // overlayfs wants the highest first
+		lower = append(lower, escape(layer))
 	}
 	data := "lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + escape(r.Upper) + ",workdir=" + escape(r.Work)
 	var err error
@@ -56,8 +57,8 @@ func escape(path string) string {
 // mountManyLayers gives the layers one by one, which kernels since 6.8 understand.
 func mountManyLayers(r wire.Root) error {
 	var opts []wire.Option
-	for i := len(r.Layers) - 1; i >= 0; i-- {
-		opts = append(opts, wire.Option{Key: "lowerdir+", Value: r.Layers[i]})
+	for _, layer := range slices.Backward(r.Layers) {
+		opts = append(opts, wire.Option{Key: "lowerdir+", Value: layer})
 	}
 	opts = append(opts, wire.Option{Key: "upperdir", Value: r.Upper}, wire.Option{Key: "workdir", Value: r.Work})
 	fd, err := newFS("overlay", opts, 0)

@@ -40,7 +40,7 @@ func (s *stager) open(name string, flags int) (int, error) { return s.inRoot(nam
 func (s *stager) target(name string, dir bool) (int, error) {
 	for range maxLinks {
 		fd, err := s.open(name, unix.O_PATH)
-		if err != unix.ENOENT {
+		if !errors.Is(err, unix.ENOENT) {
 			return fd, err
 		}
 		next, err := s.create(name, dir)
@@ -70,7 +70,7 @@ func (s *stager) create(name string, dir bool) (string, error) {
 			unix.Close(fd)
 		}
 	}
-	if err != unix.EEXIST {
+	if !errors.Is(err, unix.EEXIST) {
 		return name, err
 	}
 	buf := make([]byte, unix.PathMax)
@@ -105,7 +105,7 @@ func makeFolders(cwd string) error {
 	if _, err := os.Stat(cwd); err == nil {
 		return nil
 	}
-	if err := os.MkdirAll(cwd, 0o755); err != nil {
+	if err := os.MkdirAll(cwd, 0o755); err != nil { //nolint:gosec // a folder of the container's, as every OCI runtime makes it
 		return fmt.Errorf("making working folder %s: %w", cwd, err)
 	}
 	return nil

@@ -3,6 +3,7 @@ package stage
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -43,7 +44,7 @@ func (s *stager) restrict(p wire.Process) error {
 func changeUser(p wire.Process) error {
 	var first unsafe.Pointer
 	if len(p.Groups) > 0 {
-		first = unsafe.Pointer(&p.Groups[0])
+		first = unsafe.Pointer(&p.Groups[0]) //nolint:gosec // the kernel takes an address
 	}
 	if _, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(p.Groups)), uintptr(first), 0); e != 0 {
 		return fmt.Errorf("setting groups: %w", e)
@@ -108,9 +109,9 @@ func filter(p wire.Process) error {
 		return nil
 	}
 	const size = int(unsafe.Sizeof(unix.SockFilter{}))
-	program := unsafe.Slice((*unix.SockFilter)(unsafe.Pointer(&p.Seccomp[0])), len(p.Seccomp)/size)
+	program := unsafe.Slice((*unix.SockFilter)(unsafe.Pointer(&p.Seccomp[0])), len(p.Seccomp)/size) //nolint:gosec // the bytes are instructions
 	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
-	_, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(p.SeccompFlag), uintptr(unsafe.Pointer(&prog)))
+	_, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(p.SeccompFlag), uintptr(unsafe.Pointer(&prog))) //nolint:gosec // the kernel takes an address
 	if e != 0 {
 		return fmt.Errorf("installing the seccomp filter: %w", e)
 	}
@@ -124,7 +125,7 @@ func withHome(env []string, uid uint32) []string {
 			return env
 		}
 	}
-	return append(env[:len(env):len(env)], "HOME="+homeOf(uid))
+	return append(slices.Clip(env), "HOME="+homeOf(uid))
 }
 
 func homeOf(uid uint32) string {

@@ -41,7 +41,7 @@ func openNetworked(b *testing.B, subnet byte, park int) (*container.Runtime, run
 		if err := r.Close(); err != nil {
 			b.Error(err)
 		}
-		if err := container.CleanUp(context.Background(), cfg); err != nil {
+		if err := container.CleanUp(context.WithoutCancel(b.Context()), cfg); err != nil {
 			b.Error(err)
 		}
 	})

@@ -27,7 +27,7 @@ func open(park int) func(t testing.TB, dir string) runtime.Runtime {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			if err := container.CleanUp(context.Background(), cfg); err != nil {
+			if err := container.CleanUp(context.WithoutCancel(t.Context()), cfg); err != nil {
 				t.Error(err)
 			}
 		})

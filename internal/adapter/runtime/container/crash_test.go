@@ -37,7 +37,9 @@ func TestCrashing(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := startPod(t, r, dir, "crashed")
-	fmt.Println("started", c.PID)
+	if _, err := fmt.Fprintln(os.Stdout, "started", c.PID); err != nil {
+		t.Fatal(err)
+	}
 	time.Sleep(time.Hour)
 }
 
@@ -65,7 +67,7 @@ func crash(t *testing.T) (cfg container.Config, pid int) {
 	runtimetest.Layer(t)
 	cfg = container.Config{StateDir: t.TempDir(), CgroupRoot: runtimetest.CgroupRoot()}
 	t.Cleanup(func() {
-		if err := container.CleanUp(context.Background(), cfg); err != nil {
+		if err := container.CleanUp(context.WithoutCancel(t.Context()), cfg); err != nil {
 			t.Error(err)
 		}
 	})

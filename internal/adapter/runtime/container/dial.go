@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -44,7 +45,7 @@ func (r *Runtime) Dial(ctx context.Context, sandboxID string, port uint16) (net.
 func (s *sandbox) connect(ctx context.Context, port uint16) (net.Conn, error) {
 	v4 := &unix.SockaddrInet4{Port: int(port), Addr: [4]byte{127, 0, 0, 1}}
 	conn, err := s.connectTo(ctx, unix.AF_INET, v4)
-	if err != unix.ECONNREFUSED {
+	if !errors.Is(err, unix.ECONNREFUSED) {
 		return conn, err
 	}
 	v6 := &unix.SockaddrInet6{Port: int(port), Addr: [16]byte{15: 1}}
@@ -64,7 +65,7 @@ func (s *sandbox) connectTo(ctx context.Context, family int, to unix.Sockaddr) (
 		return nil, fmt.Errorf("making a socket in the pod's network: %w", err)
 	}
 	err = unix.Connect(fd, to)
-	if err != nil && err != unix.EINPROGRESS {
+	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		unix.Close(fd)
 		return nil, err
 	}

@@ -108,8 +108,8 @@ func nodeDevices() []specs.LinuxDevice {
 			return nil
 		}
 		var st unix.Stat_t
-		if unix.Lstat(path, &st) != nil {
-			return nil
+		if err := unix.Lstat(path, &st); err != nil {
+			return nil //nolint:nilerr // a device that went away is not listed
 		}
 		kind := "b"
 		if d.Type()&fs.ModeCharDevice != 0 {

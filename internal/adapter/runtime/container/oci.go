@@ -45,7 +45,7 @@ func (r *Runtime) Handlers() []string {
 func (r *Runtime) describeOCI(s *sandbox, c runtime.ContainerSpec, start *wire.Start, files *fdList) error {
 	dir := s.file("b", c.ID)
 	for _, d := range []string{dir, filepath.Join(dir, "rootfs"), filepath.Join(dir, "m")} {
-		if err := os.Mkdir(d, 0o711); err != nil {
+		if err := os.Mkdir(d, 0o711); err != nil { //nolint:gosec // the container's users pass through it
 			return fmt.Errorf("making the bundle: %w", err)
 		}
 	}

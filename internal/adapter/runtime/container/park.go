@@ -143,6 +143,6 @@ func (p *parking) stop() {
 	p.ready = nil
 	p.mu.Unlock()
 	for _, sl := range ready {
-		p.runtime.demolish(context.Background(), sl)
+		p.runtime.demolish(context.WithoutCancel(p.runtime.ctx), sl)
 	}
 }

@@ -101,8 +101,7 @@ func (r *Runtime) bringUp(ctx context.Context, s *sandbox) error {
 	}
 	s.slot, s.created = sl, time.Now()
 	if err := r.furnish(ctx, s); err != nil {
-		r.tearDown(context.WithoutCancel(ctx), s)
-		return err
+		return errors.Join(err, r.tearDown(context.WithoutCancel(ctx), s))
 	}
 	s.mu.Lock()
 	s.up = true
@@ -351,6 +350,6 @@ type sandboxRecord struct {
 }
 
 // file is a path in the slot's folder.
-func (s *slot) file(parts ...string) string {
-	return filepath.Join(append([]string{s.dir}, parts...)...)
+func (sl *slot) file(parts ...string) string {
+	return filepath.Join(append([]string{sl.dir}, parts...)...)
 }

@@ -43,8 +43,7 @@ func (r *Runtime) StartContainer(ctx context.Context, c runtime.ContainerSpec) (
 		r.mu.Lock()
 		delete(r.owners, c.ID)
 		r.mu.Unlock()
-		s.discard(context.WithoutCancel(ctx), c.ID, group)
-		return fail(err)
+		return fail(errors.Join(err, s.discard(context.WithoutCancel(ctx), c.ID, group)))
 	}
 	return s.shown(s.note(rec)), nil
 }
@@ -130,7 +129,7 @@ func (r *Runtime) prepareGroup(group string, c runtime.ContainerSpec) error {
 func (r *Runtime) plan(s *sandbox, c runtime.ContainerSpec, group string, files *fdList) (wire.Start, error) {
 	layer := "u/" + c.ID
 	for _, d := range []string{layer, layer + "/upper", layer + "/work"} {
-		if err := os.Mkdir(s.file(d), 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		if err := os.Mkdir(s.file(d), 0o755); err != nil && !errors.Is(err, os.ErrExist) { //nolint:gosec // the upper folder's mode is that of the container's root
 			return wire.Start{}, fmt.Errorf("making the writable layer: %w", err)
 		}
 	}
@@ -219,7 +218,7 @@ func (l *fdList) close() { wire.CloseFDs(l.fds) }
 // logFolder opens the folder of a log and returns the file's name.
 func (l *fdList) logFolder(path string) (string, error) {
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // logs are read by collectors that are not root
 		return "", fmt.Errorf("making the log's folder: %w", err)
 	}
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -266,7 +265,7 @@ func (r *Runtime) SignalContainer(ctx context.Context, containerID string, signa
 func (r *Runtime) RemoveContainer(ctx context.Context, containerID string) error {
 	s, err := r.owner(containerID)
 	if err != nil {
-		return nil // removed before
+		return nil //nolint:nilerr // removed before
 	}
 	s.mu.Lock()
 	e := s.containers[containerID]

@@ -156,7 +156,7 @@ func (b *bench) open() {
 }
 
 func (b *bench) stopAll() {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(b.t.Context()), patience)
 	defer cancel()
 	list, err := b.rt.List(ctx)
 	if err != nil {

@@ -275,7 +275,7 @@ func (r *Runtime) RemoveContainer(_ context.Context, containerID string) error {
 	defer r.mu.Unlock()
 	c, err := r.find(containerID)
 	if err != nil {
-		return nil //nolint:nilerr // removed before
+		return nil // removed before
 	}
 	if c.Running() {
 		return fmt.Errorf("removing container %s: it still runs", containerID)

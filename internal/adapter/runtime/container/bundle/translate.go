@@ -94,9 +94,28 @@ func Plan(spec *specs.Spec, groups *cgroup.Tree, shm string) (wire.Stage, []Bind
 }
 
 func translate(m specs.Mount) (wire.Mount, Bind, error) {
-	out := wire.Mount{Target: m.Destination, Type: m.Type}
-	var bind Bind
-	var rest []wire.Option
+	out, bind, rest := options(m)
+	if !out.Bind {
+		if m.Source != "" {
+			rest = append(rest, wire.Option{Key: "source", Value: m.Source})
+		}
+		out.Options = rest
+		return out, Bind{}, nil
+	}
+	if len(rest) > 0 {
+		return out, bind, fmt.Errorf("unknown option %q", rest[0].Key)
+	}
+	out.Type = ""
+	if !filepath.IsAbs(m.Source) {
+		return out, bind, fmt.Errorf("source %q is not an absolute path", m.Source)
+	}
+	return out, bind, nil
+}
+
+// options sorts a mount's options; the rest are the file system's own.
+func options(m specs.Mount) (out wire.Mount, bind Bind, rest []wire.Option) {
+	out = wire.Mount{Target: m.Destination, Type: m.Type, Bind: m.Type == "bind" || m.Type == "none"}
+	bind.Source = m.Source
 	for _, o := range m.Options {
 		switch {
 		case o == "bind":
@@ -114,25 +133,7 @@ func translate(m specs.Mount) (wire.Mount, Bind, error) {
 			rest = append(rest, wire.Option{Key: key, Value: value})
 		}
 	}
-	if m.Type == "bind" || m.Type == "none" {
-		out.Bind = true
-	}
-	if !out.Bind {
-		if m.Source != "" {
-			rest = append(rest, wire.Option{Key: "source", Value: m.Source})
-		}
-		out.Options = rest
-		return out, bind, nil
-	}
-	if len(rest) > 0 {
-		return out, bind, fmt.Errorf("unknown option %q", rest[0].Key)
-	}
-	out.Type = ""
-	bind.Source = m.Source
-	if !filepath.IsAbs(m.Source) {
-		return out, bind, fmt.Errorf("source %q is not an absolute path", m.Source)
-	}
-	return out, bind, nil
+	return out, bind, rest
 }
 
 // cgroupMounts shows the container its own control groups: on version 1 a folder with one mount

@@ -202,7 +202,7 @@ func makeV1(h Hierarchy, path string) error {
 	dir := h.Mount
 	for part := range strings.SplitSeq(path, "/") {
 		dir = filepath.Join(dir, part)
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // the kernel's folders are for everybody to read
 			return err
 		}
 	}
@@ -214,7 +214,7 @@ func (t *Tree) makeUnified(path string) error {
 	for part := range strings.SplitSeq(path, "/") {
 		t.passOn(dir)
 		dir = filepath.Join(dir, part)
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // the kernel's folders are for everybody to read
 			return fmt.Errorf("making control group %s: %w", path, err)
 		}
 	}

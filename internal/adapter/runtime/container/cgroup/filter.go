@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -49,8 +50,8 @@ func deviceProgram(rules []specs.LinuxDeviceCgroup) program {
 	p.add(opShiftImm, regAccess, 0, 0, 16)
 	p.add(opLoadWord, regMajor, regContext, ctxMajor, 0)
 	p.add(opLoadWord, regMinor, regContext, ctxMinor, 0)
-	for i := len(rules) - 1; i >= 0; i-- {
-		if p.rule(rules[i]) {
+	for _, r := range slices.Backward(rules) {
+		if p.rule(r) {
 			return p // the kernel refuses programs with code that is never reached
 		}
 	}
@@ -122,7 +123,7 @@ func attachDeviceFilter(folder string, rules []specs.LinuxDeviceCgroup) error {
 	attr := struct{ target, prog, kind, flags, replace uint32 }{
 		uint32(dir), uint32(prog), unix.BPF_CGROUP_DEVICE, unix.BPF_F_ALLOW_MULTI, 0,
 	}
-	if _, err := bpf(unix.BPF_PROG_ATTACH, unsafe.Pointer(&attr), unsafe.Sizeof(attr)); err != nil {
+	if _, err := bpf(unix.BPF_PROG_ATTACH, unsafe.Pointer(&attr), unsafe.Sizeof(attr)); err != nil { //nolint:gosec // the kernel takes an address
 		return fmt.Errorf("attaching the device filter: %w", err)
 	}
 	return nil
@@ -140,11 +141,11 @@ func loadProgram(p program) (int, error) {
 		ifindex, expectedAttach uint32
 	}{
 		kind: unix.BPF_PROG_TYPE_CGROUP_DEVICE, count: uint32(len(p) / 8),
-		code: uint64(uintptr(unsafe.Pointer(&p[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0]))),
+		code: uint64(uintptr(unsafe.Pointer(&p[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0]))), //nolint:gosec // the kernel takes addresses
 		expectedAttach: unix.BPF_CGROUP_DEVICE,
 	}
 	copy(attr.name[:15], "ebb_device")
-	fd, err := bpf(unix.BPF_PROG_LOAD, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	fd, err := bpf(unix.BPF_PROG_LOAD, unsafe.Pointer(&attr), unsafe.Sizeof(attr)) //nolint:gosec // the kernel takes an address
 	runtime.KeepAlive(p)
 	runtime.KeepAlive(license)
 	return fd, err

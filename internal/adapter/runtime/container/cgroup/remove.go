@@ -31,7 +31,7 @@ func (t *Tree) Processes(path string) ([]int, error) {
 			}
 			data, err := os.ReadFile(filepath.Join(name, "cgroup.procs"))
 			if err != nil {
-				return nil // it went away
+				return nil //nolint:nilerr // it went away
 			}
 			for line := range strings.FieldsSeq(string(data)) {
 				if pid, err := strconv.Atoi(line); err == nil && pid > 0 {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
+	"slices"
 
 	"github.com/elastic/go-seccomp-bpf/arch"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -109,34 +110,42 @@ func section(profile *specs.LinuxSeccomp, a abi, otherwise uint32) ([]unix.SockF
 			unix.SockFilter{Code: opLeast, Jt: 1, Jf: 0, K: x32Bit},
 			unix.SockFilter{Code: opReply, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)})
 	}
-	for i := 0; i < len(list); {
-		c := list[i]
-		i++
-		if len(c.rules) > 0 {
-			body, err := conditions(c)
+	for len(list) > 0 {
+		if len(list[0].rules) > 0 {
+			body, err := conditions(list[0])
 			if err != nil {
 				return nil, err
 			}
-			code = append(code, unix.SockFilter{Code: opEqual, Jt: 1, K: c.number}, unix.SockFilter{Code: opJump, K: uint32(len(body))})
+			code = append(code, unix.SockFilter{Code: opEqual, Jt: 1, K: list[0].number}, unix.SockFilter{Code: opJump, K: uint32(len(body))})
 			code = append(code, body...)
+			list = list[1:]
 			continue
 		}
-		last := c.number
-		for i < len(list) && len(list[i].rules) == 0 && list[i].action == c.action && list[i].number == last+1 {
-			last++
-			i++
+		n := alike(list)
+		if list[0].action != otherwise {
+			code = append(code, span(list[0].number, list[n-1].number)...)
+			code = append(code, unix.SockFilter{Code: opReply, K: list[0].action})
 		}
-		if c.action == otherwise {
-			continue
-		}
-		if last == c.number {
-			code = append(code, unix.SockFilter{Code: opEqual, Jf: 1, K: c.number})
-		} else {
-			code = append(code, unix.SockFilter{Code: opLeast, Jf: 2, K: c.number}, unix.SockFilter{Code: opAbove, Jt: 1, K: last})
-		}
-		code = append(code, unix.SockFilter{Code: opReply, K: c.action})
+		list = list[n:]
 	}
 	return code, nil
+}
+
+// alike is how many calls from the first on have one answer and neighbouring numbers.
+func alike(list []call) int {
+	n := 1
+	for n < len(list) && len(list[n].rules) == 0 && list[n].action == list[0].action && list[n].number == list[n-1].number+1 {
+		n++
+	}
+	return n
+}
+
+// span skips the next instruction for numbers outside.
+func span(first, last uint32) []unix.SockFilter {
+	if first == last {
+		return []unix.SockFilter{{Code: opEqual, Jf: 1, K: first}}
+	}
+	return []unix.SockFilter{{Code: opLeast, Jf: 2, K: first}, {Code: opAbove, Jt: 1, K: last}}
 }
 
 // conditions tests the rules of one call in order and ends with its default.
@@ -145,8 +154,8 @@ func conditions(c call) ([]unix.SockFilter, error) {
 	for _, r := range c.rules {
 		var rule []unix.SockFilter
 		rule = append(rule, unix.SockFilter{Code: opReply, K: r.action})
-		for i := len(r.args) - 1; i >= 0; i-- { // from the end: each test knows how far to jump
-			test, err := compare(r.args[i], len(rule))
+		for _, arg := range slices.Backward(r.args) { // from the end: each test knows how far to jump
+			test, err := compare(arg, len(rule))
 			if err != nil {
 				return nil, err
 			}
@@ -178,8 +187,12 @@ func compare(a specs.LinuxSeccompArg, rest int) ([]unix.SockFilter, error) {
 	case specs.OpMaskedEqual:
 		wantHi, wantLo := uint32(a.ValueTwo>>32), uint32(a.ValueTwo)
 		return []unix.SockFilter{
-			loadHigh, {Code: opAnd, K: hi}, {Code: opEqual, Jf: out(3), K: wantHi},
-			loadLow, {Code: opAnd, K: lo}, {Code: opEqual, Jf: out(0), K: wantLo},
+			loadHigh,
+			{Code: opAnd, K: hi},
+			{Code: opEqual, Jf: out(3), K: wantHi},
+			loadLow,
+			{Code: opAnd, K: lo},
+			{Code: opEqual, Jf: out(0), K: wantLo},
 		}, nil
 	case specs.OpGreaterThan, specs.OpGreaterEqual:
 		last := uint16(opAbove)

@@ -135,6 +135,7 @@ func actionValue(action specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 		return unix.SECCOMP_RET_LOG, nil
 	case specs.ActAllow:
 		return unix.SECCOMP_RET_ALLOW, nil
+	case specs.ActNotify: // needs somebody who listens
 	}
 	return 0, fmt.Errorf("action %q: %w", action, ErrUnsupported)
 }

@@ -62,9 +62,7 @@ func exit(args []string) int {
 
 // sleep runs until killed.
 func sleep([]string) int {
-	select {
-	case <-time.After(time.Hour):
-	}
+	<-time.After(time.Hour)
 	return 0
 }
 
@@ -149,7 +147,7 @@ func list(args []string) int {
 		for _, e := range entries {
 			info, err := e.Info()
 			if err != nil {
-				return fail(err)
+				continue // a process that ended meanwhile
 			}
 			fmt.Println(dir+"/"+e.Name(), info.Mode())
 		}
@@ -275,10 +273,12 @@ func both([]string) int {
 
 // ticks prints a number every 20 ms.
 func ticks([]string) int {
-	for i := 0; ; i++ {
+	i := 0
+	for range time.Tick(20 * time.Millisecond) {
 		fmt.Println("tick", i)
-		time.Sleep(20 * time.Millisecond)
+		i++
 	}
+	return 0
 }
 
 // tty tells whether stdin is a terminal and its size, then echoes lines.
