@@ -160,7 +160,7 @@ func (c *Collector) rates(s *v1alpha1.Summary) {
 // node reads the machine's own figures.
 func (c *Collector) node() (*v1alpha1.NodeStats, error) {
 	now := metav1.Now()
-	cpu, err := machineCPU()
+	cpu, boot, err := machineCPU()
 	if err != nil {
 		return nil, err
 	}
@@ -169,11 +169,7 @@ func (c *Collector) node() (*v1alpha1.NodeStats, error) {
 		return nil, err
 	}
 	mem.Time = now
-	n := &v1alpha1.NodeStats{NodeName: c.Node, CPU: &v1alpha1.CPUStats{Time: now, UsageCoreNanoSeconds: &cpu}, Memory: mem}
-	var up unix.Sysinfo_t
-	if err := unix.Sysinfo(&up); err == nil {
-		n.StartTime = metav1.NewTime(now.Add(-time.Duration(up.Uptime) * time.Second))
-	}
+	n := &v1alpha1.NodeStats{NodeName: c.Node, StartTime: metav1.NewTime(boot), CPU: &v1alpha1.CPUStats{Time: now, UsageCoreNanoSeconds: &cpu}, Memory: mem}
 	var disk unix.Statfs_t
 	if err := unix.Statfs(c.DataDir, &disk); err == nil {
 		size := uint64(disk.Bsize)
@@ -188,32 +184,47 @@ func (c *Collector) node() (*v1alpha1.NodeStats, error) {
 // ticks per second of /proc/stat; the same on every Linux that Go runs on.
 const userHZ = 100
 
-// machineCPU is the CPU time all cores have spent working, in nanoseconds.
-func machineCPU() (uint64, error) {
-	f, err := os.Open("/proc/stat")
+// machineCPU is the CPU time all cores have spent working since boot, in nanoseconds. The kernel's
+// own boot time is used, which is the same at every reading.
+func machineCPU() (nanos uint64, boot time.Time, err error) {
+	raw, err := os.ReadFile("/proc/stat")
 	if err != nil {
-		return 0, fmt.Errorf("measuring the machine's CPU: %w", err)
+		return 0, boot, fmt.Errorf("measuring the machine's CPU: %w", err)
 	}
-	defer f.Close()
-	scan := bufio.NewScanner(f)
-	for scan.Scan() {
-		fields := strings.Fields(scan.Text())
-		if len(fields) < 9 || fields[0] != "cpu" {
-			continue
-		}
-		var total uint64
-		for i, field := range fields[1:9] { // user nice system idle iowait irq softirq steal
-			n, err := strconv.ParseUint(field, 10, 64)
+	for text := range strings.Lines(string(raw)) {
+		fields := strings.Fields(text)
+		switch {
+		case len(fields) >= 9 && fields[0] == "cpu":
+			if nanos, err = working(fields[1:9]); err != nil {
+				return 0, boot, fmt.Errorf("measuring the machine's CPU: %w", err)
+			}
+		case len(fields) == 2 && fields[0] == "btime":
+			seconds, err := strconv.ParseInt(fields[1], 10, 64)
 			if err != nil {
-				return 0, fmt.Errorf("measuring the machine's CPU: %w", err)
+				return 0, boot, fmt.Errorf("reading the machine's boot time: %w", err)
 			}
-			if i != 3 && i != 4 {
-				total += n
-			}
+			boot = time.Unix(seconds, 0)
 		}
-		return total * (1e9 / userHZ), nil
 	}
-	return 0, errors.Join(errors.New("measuring the machine's CPU: the kernel tells nothing"), scan.Err())
+	if nanos == 0 {
+		return 0, boot, errors.New("measuring the machine's CPU: the kernel tells nothing")
+	}
+	return nanos, boot, nil
+}
+
+// working sums user, nice, system, irq, softirq and steal; idle and iowait are left out.
+func working(fields []string) (uint64, error) {
+	var total uint64
+	for i, field := range fields {
+		n, err := strconv.ParseUint(field, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		if i != 3 && i != 4 {
+			total += n
+		}
+	}
+	return total * (1e9 / userHZ), nil
 }
 
 func machineMemory() (*v1alpha1.MemoryStats, error) {
