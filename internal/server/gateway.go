@@ -17,6 +17,7 @@ import (
 	"ebb.dev/ebb/internal/component/gateway"
 	"ebb.dev/ebb/internal/component/proxy"
 	"ebb.dev/ebb/internal/domain/scale"
+	"ebb.dev/ebb/internal/domain/traffic"
 )
 
 // routeDomain is where public routes live unless config-domain says otherwise, and aliasDomain the
@@ -37,6 +38,12 @@ func (s *Server) makeGateway() {
 		Registerer: s.metricsRegistry, Timeline: s.timeline,
 	})
 	s.background("autoscaler", s.autoscaler.Run)
+}
+
+// publish gives the gateway a new route table; the first one holds every route of the last run.
+func (s *Server) publish(t *traffic.Table) {
+	s.gateway.SetTable(t)
+	s.firstTable.Do(func() { close(s.published) })
 }
 
 // timeline is what the autoscaler did last to start instances of a revision.

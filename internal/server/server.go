@@ -92,6 +92,9 @@ type Server struct {
 	node       *node.Node
 	informers  informers.SharedInformerFactory
 
+	published  chan struct{} // closed when the gateway has its first route table
+	firstTable sync.Once
+
 	onPort80               net.Listener // nil where somebody else has it
 	outer, outerTLS, inner *proxy.Inbox // the gateway's own Services
 }
@@ -121,7 +124,7 @@ func Up(ctx context.Context, o Options) (*Server, error) {
 	telemetry.AdoptLibraries(log, o.Verbose)
 	s := &Server{
 		options: o, folder: o.Folder, id: id, log: log, metricsRegistry: prometheus.NewRegistry(), started: time.Now(),
-		failed: make(chan error, 1), fleet: fleet.New(), demand: demand.NewBook(), metrics: newLate(),
+		failed: make(chan error, 1), fleet: fleet.New(), demand: demand.NewBook(), metrics: newLate(), published: make(chan struct{}),
 	}
 	s.status = Status{Data: string(o.Folder), State: StateStarting, PID: os.Getpid(), Started: s.started, Kubeconfig: o.Folder.Kubeconfig()}
 	s.onStop("lock", func(context.Context) error { return errors.Join(os.Remove(o.Folder.Status()), held.Close()) })
@@ -238,6 +241,7 @@ func (s *Server) Wait(ctx context.Context) error {
 	var err error
 	select {
 	case <-ctx.Done():
+		_, _ = fmt.Fprintln(s.options.Out, "stopping: requests and pods get their time to end (a second signal ends it at once; `ebb down` cleans up then)")
 	case err = <-s.failed:
 		s.log.Error("stopping because a part failed", "error", err)
 	case err = <-s.cluster.Done():

@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -72,7 +70,7 @@ func (s *Server) startControllers(ctx context.Context) error {
 	}
 	if err := all.Setup(context.WithoutCancel(ctx), controller.Config{
 		Manager: manager, Settings: current, Images: s.images, Fleet: s.fleet, Scaler: scaler{s.autoscaler},
-		Publish: s.gateway.SetTable, Gateway: innerGatewayHost, PublicPort: int(s.publicPort()),
+		Publish: s.publish, Gateway: innerGatewayHost, PublicPort: int(s.publicPort()),
 		HostAliases: map[string][]string{routeDomain: {aliasDomain}}, Log: s.log.With("part", "controllers"),
 	}); err != nil {
 		return err
@@ -80,7 +78,7 @@ func (s *Server) startControllers(ctx context.Context) error {
 	return s.runManager(ctx, manager)
 }
 
-// runManager starts the controllers and returns when their caches are full.
+// runManager starts the controllers and returns when the gateway knows all routes there are.
 func (s *Server) runManager(ctx context.Context, manager ctrl.Manager) error {
 	pods, err := manager.GetCache().GetInformer(ctx, &corev1.Pod{}, ctrlcache.BlockUntilSynced(false))
 	if err != nil {
@@ -90,17 +88,21 @@ func (s *Server) runManager(ctx context.Context, manager ctrl.Manager) error {
 		return fmt.Errorf("watching instances: %w", err)
 	}
 	s.background("controllers", manager.Start)
-	if !manager.GetCache().WaitForCacheSync(ctx) {
-		return fmt.Errorf("filling the controllers' caches: %w", context.Cause(ctx))
+	select {
+	case <-s.published:
+		return nil
+	case err := <-s.failed:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the first route table: %w", context.Cause(ctx))
 	}
-	return nil
 }
 
 // startServices runs the Services' proxy and the cluster's names.
 func (s *Server) startServices(ctx context.Context) error {
 	factory := informers.NewSharedInformerFactoryWithOptions(s.client, 0, informers.WithTransform(withoutManagedFields))
 	p, err := proxy.New(proxy.Config{
-		Net: s.net, Client: s.client, Informers: factory, NodeName: nodeName(), NodeIP: s.id.NodeIP(),
+		Net: s.net, Client: s.client, Informers: factory, NodeName: s.id.Node, NodeIP: s.id.NodeIP(),
 		LoadBalancers: s.id.LoadBalancerCIDR(), Local: s.gatewayInboxes(), Events: s.recorder("services"), Registerer: s.metricsRegistry, Log: s.log.With("part", "services"),
 	})
 	if err != nil {
@@ -129,7 +131,7 @@ func (s *Server) recorder(part string) record.EventRecorder {
 	broadcaster := record.NewBroadcaster()
 	broadcaster.StartRecordingToSink(&coreclient.EventSinkImpl{Interface: s.client.CoreV1().Events("")})
 	s.onStop("events", func(context.Context) error { broadcaster.Shutdown(); return nil })
-	return broadcaster.NewRecorder(clientscheme.Scheme, corev1.EventSource{Component: "ebb-" + part, Host: nodeName()})
+	return broadcaster.NewRecorder(clientscheme.Scheme, corev1.EventSource{Component: "ebb-" + part, Host: s.id.Node})
 }
 
 // withoutManagedFields spares the memory of what nobody here reads.
@@ -140,17 +142,9 @@ func withoutManagedFields(object any) (any, error) {
 	return object, nil
 }
 
-// nodeName is the machine's.
-func nodeName() string {
-	if name, err := os.Hostname(); err == nil && name != "" {
-		return strings.ToLower(name)
-	}
-	return "ebb"
-}
-
 // startNode runs the node and returns when it takes pods.
 func (s *Server) startNode(ctx context.Context) error {
-	certificates, err := s.cluster.NodeTLS(nodeName(), s.id.NodeIP())
+	certificates, err := s.cluster.NodeTLS(s.id.Node, s.id.NodeIP())
 	if err != nil {
 		return err
 	}
@@ -159,7 +153,7 @@ func (s *Server) startNode(ctx context.Context) error {
 		return fmt.Errorf("listening for the node's API: %w", err)
 	}
 	s.node, err = node.New(node.Config{
-		Name: nodeName(), Version: Version, Client: s.client, Runtime: s.runtime, Handlers: handlers(), Images: s.unpacked.Load(),
+		Name: s.id.Node, Version: Version, Client: s.client, Runtime: s.runtime, Handlers: handlers(), Images: s.unpacked.Load(),
 		Address: s.id.NodeIP(), DNS: s.id.DNSIP(), ClusterDomain: clusterDomain, DataDir: s.folder.Node(),
 		Listen: listener, TLS: certificates, ClientCA: s.cluster.CABundle(),
 		Observer: watcher{s.fleet}, Drainer: s.gateway, Seccomp: container.DefaultSeccomp, Log: s.log.With("part", "node"),
