@@ -61,16 +61,8 @@ func (p *Pod) remember(c *container, api *corev1.ContainerStatus) {
 	c.ready = api.Ready
 	c.up = api.Started != nil && *api.Started
 	c.phase, c.term = ended, api.State.Terminated
-	switch {
-	case c.term != nil:
-	case api.State.Waiting != nil && c.last != nil:
-		c.term, c.last = c.last, nil
-	default:
-		now := metav1.Now()
-		c.term = &corev1.ContainerStateTerminated{
-			ExitCode: 137, Reason: "ContainerStatusUnknown", FinishedAt: now, ContainerID: api.ContainerID,
-			Message: "The container could not be located when the node was restarted",
-		}
+	if c.term == nil {
+		p.rememberEnd(c, api)
 	}
 	c.term = c.term.DeepCopy()
 	close(c.gone)
@@ -78,6 +70,22 @@ func (p *Pod) remember(c *container, api *corev1.ContainerStatus) {
 		// A new sandbox begins anew: what init containers set up may have gone with the old one.
 		c.phase = waiting
 		c.last, c.term = c.term, nil
+	}
+}
+
+// rememberEnd finds how a container ended that the API does not show as terminated.
+func (p *Pod) rememberEnd(c *container, api *corev1.ContainerStatus) {
+	if api.State.Waiting == nil || c.last == nil {
+		c.term = &corev1.ContainerStateTerminated{
+			ExitCode: 137, Reason: "ContainerStatusUnknown", FinishedAt: metav1.Now(), ContainerID: api.ContainerID,
+			Message: "The container could not be located when the node was restarted",
+		}
+		return
+	}
+	c.term, c.last = c.last, nil
+	if api.State.Waiting.Reason == reasonCrash {
+		c.until = c.crash.resume(c.attempt, c.term.FinishedAt.Time)
+		c.delay = c.until.Sub(c.term.FinishedAt.Time)
 	}
 }
 

@@ -285,10 +285,10 @@ func (p *Pod) conditions(s *corev1.PodStatus, old []corev1.PodCondition, now met
 	case corev1.PodFailed:
 		reason, message = "PodFailed", ""
 	}
-	containersReady := len(notReady) == 0 && len(notInit) == 0
+	containersReady := len(notReady)+len(notInit) == 0
 	set(corev1.ContainersReady, containersReady, reason, message)
 	gates := p.gatesClosed()
-	if containersReady && len(gates) > 0 {
+	if containersReady {
 		reason, message = "ReadinessGatesNotReady", strings.Join(gates, ", ")
 	}
 	set(corev1.PodReady, containersReady && len(gates) == 0, reason, message)

@@ -225,3 +225,32 @@ func TestHaltKeepsThePodForLater(t *testing.T) {
 		}
 	})
 }
+
+func TestAdoptionKeepsTheBackOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		p := newPod(nil)
+		first := b.start(p, nil)
+		for _, wait := range []time.Duration{0, 0, 10 * time.Second} {
+			time.Sleep(wait)
+			synctest.Wait()
+			b.runtime.End(p.UID, "user", 1)
+			synctest.Wait()
+		}
+		first.Close()
+		p = p.DeepCopy()
+		p.Status = first.Status()
+		if s := p.Status.ContainerStatuses[0]; s.RestartCount != 2 || s.State.Waiting == nil {
+			t.Fatalf("container = %+v", s)
+		}
+		second := b.start(p, nil)
+		time.Sleep(19 * time.Second)
+		if user(second).State.Running != nil {
+			t.Error("the back-off was forgotten")
+		}
+		time.Sleep(2 * time.Second)
+		if s := user(second); s.State.Running == nil || s.RestartCount != 3 {
+			t.Errorf("container = %+v", s)
+		}
+	})
+}

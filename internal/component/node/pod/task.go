@@ -61,3 +61,12 @@ func (b *backoff) next(ended time.Time) time.Time {
 	b.delay, b.since = min(2*b.delay, backoffTop), until
 	return until
 }
+
+// resume takes up the pace of a container that was in back-off, after that many restarts.
+func (b *backoff) resume(restarts int, ended time.Time) time.Time {
+	b.delay, b.since = backoffTop, ended
+	if restarts < 6 {
+		b.delay = min(backoffFirst<<max(restarts-1, 0), backoffTop)
+	}
+	return b.next(ended)
+}

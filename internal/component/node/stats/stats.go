@@ -121,9 +121,6 @@ func podStats(p Pod, m runtime.SandboxStats) *v1alpha1.PodStats {
 	return s
 }
 
-//go:fix inline
-func ref(v uint64) *uint64 { return new(v) }
-
 // rates fills in CPU use per second where an earlier measurement allows it.
 func (c *Collector) rates(s *v1alpha1.Summary) {
 	c.mu.Lock()

@@ -25,8 +25,10 @@ func (o *one) Measure(_ context.Context, uid types.UID) (runtime.SandboxStats, e
 		return runtime.SandboxStats{}, runtime.ErrNotFound
 	}
 	o.cpu += 2e9
-	return runtime.SandboxStats{Time: time.Unix(int64(o.cpu/1e9), 0), Network: runtime.NetworkStats{RxBytes: 7},
-		Containers: map[string]runtime.ContainerStats{"c": {CPUNanos: o.cpu, WorkingSet: 1 << 20, Started: time.Unix(1, 0)}}}, nil
+	return runtime.SandboxStats{
+		Time: time.Unix(int64(o.cpu/1e9), 0), Network: runtime.NetworkStats{RxBytes: 7},
+		Containers: map[string]runtime.ContainerStats{"c": {CPUNanos: o.cpu, WorkingSet: 1 << 20, Started: time.Unix(1, 0)}},
+	}, nil
 }
 
 func TestSummary(t *testing.T) {

@@ -26,17 +26,27 @@ func TestResolve(t *testing.T) {
 		spec corev1.PodSpec
 		want string
 	}{
-		"the cluster's first": {corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirst},
-			"search ns.svc.cluster.local svc.cluster.local cluster.local corp.example\nnameserver 10.96.0.10\noptions ndots:5\n"},
+		"the cluster's first": {
+			corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirst},
+			"search ns.svc.cluster.local svc.cluster.local cluster.local corp.example\nnameserver 10.96.0.10\noptions ndots:5\n",
+		},
 		"the machine's": {corev1.PodSpec{DNSPolicy: corev1.DNSDefault}, "search corp.example\nnameserver 9.9.9.9\noptions timeout:1\n"},
-		"host network falls back to the machine's": {corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirst, HostNetwork: true},
-			"search corp.example\nnameserver 9.9.9.9\noptions timeout:1\n"},
-		"host network with the cluster's": {corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirstWithHostNet, HostNetwork: true},
-			"search ns.svc.cluster.local svc.cluster.local cluster.local corp.example\nnameserver 10.96.0.10\noptions ndots:5\n"},
-		"only what the pod says": {corev1.PodSpec{DNSPolicy: corev1.DNSNone, DNSConfig: &corev1.PodDNSConfig{Nameservers: []string{"1.1.1.1", "1.1.1.1"}, Searches: []string{"x.example"}}},
-			"search x.example\nnameserver 1.1.1.1\n"},
-		"options are merged": {corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirst, DNSConfig: &corev1.PodDNSConfig{Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: &two}, {Name: "edns0"}}}},
-			"search ns.svc.cluster.local svc.cluster.local cluster.local corp.example\nnameserver 10.96.0.10\noptions ndots:2 edns0\n"},
+		"host network falls back to the machine's": {
+			corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirst, HostNetwork: true},
+			"search corp.example\nnameserver 9.9.9.9\noptions timeout:1\n",
+		},
+		"host network with the cluster's": {
+			corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirstWithHostNet, HostNetwork: true},
+			"search ns.svc.cluster.local svc.cluster.local cluster.local corp.example\nnameserver 10.96.0.10\noptions ndots:5\n",
+		},
+		"only what the pod says": {
+			corev1.PodSpec{DNSPolicy: corev1.DNSNone, DNSConfig: &corev1.PodDNSConfig{Nameservers: []string{"1.1.1.1", "1.1.1.1"}, Searches: []string{"x.example"}}},
+			"search x.example\nnameserver 1.1.1.1\n",
+		},
+		"options are merged": {
+			corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirst, DNSConfig: &corev1.PodDNSConfig{Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: &two}, {Name: "edns0"}}}},
+			"search ns.svc.cluster.local svc.cluster.local cluster.local corp.example\nnameserver 10.96.0.10\noptions ndots:2 edns0\n",
+		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -58,13 +68,19 @@ func TestHostnameAndHosts(t *testing.T) {
 	}{
 		"the pod's name":     {corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web-0"}}, "web-0", "", "10.0.0.5\tweb-0\n"},
 		"a long name is cut": {corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: strings.Repeat("a", 62) + "-bc"}}, strings.Repeat("a", 62), "", ""},
-		"with a subdomain": {corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "x", Namespace: "ns"}, Spec: corev1.PodSpec{Hostname: "db", Subdomain: "sub"}},
-			"db", "sub.ns.svc.cluster.local", "10.0.0.5\tdb.sub.ns.svc.cluster.local\tdb\n"},
-		"as a full name": {corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "x", Namespace: "ns"}, Spec: corev1.PodSpec{Hostname: "db", Subdomain: "sub", SetHostnameAsFQDN: &yes}},
-			"db.sub.ns.svc.cluster.local", "sub.ns.svc.cluster.local", "10.0.0.5\tdb.sub.ns.svc.cluster.local\t"},
+		"with a subdomain": {
+			corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "x", Namespace: "ns"}, Spec: corev1.PodSpec{Hostname: "db", Subdomain: "sub"}},
+			"db", "sub.ns.svc.cluster.local", "10.0.0.5\tdb.sub.ns.svc.cluster.local\tdb\n",
+		},
+		"as a full name": {
+			corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "x", Namespace: "ns"}, Spec: corev1.PodSpec{Hostname: "db", Subdomain: "sub", SetHostnameAsFQDN: &yes}},
+			"db.sub.ns.svc.cluster.local", "sub.ns.svc.cluster.local", "10.0.0.5\tdb.sub.ns.svc.cluster.local\t",
+		},
 		"the node's on its network": {corev1.Pod{Spec: corev1.PodSpec{HostNetwork: true}}, "node", "", ""},
-		"aliases are added": {corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "x"}, Spec: corev1.PodSpec{HostAliases: []corev1.HostAlias{{IP: "1.2.3.4", Hostnames: []string{"a", "b"}}}}},
-			"x", "", "1.2.3.4\ta\tb\n"},
+		"aliases are added": {
+			corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "x"}, Spec: corev1.PodSpec{HostAliases: []corev1.HostAlias{{IP: "1.2.3.4", Hostnames: []string{"a", "b"}}}}},
+			"x", "", "1.2.3.4\ta\tb\n",
+		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -146,11 +146,11 @@ type verdict struct {
 }
 
 // watch runs a probe whose answers depend on time and returns what changed in the given span.
-func watch(t *testing.T, kind probe.Kind, p corev1.Probe, initial bool, healthy func(after time.Duration) bool, span time.Duration) (changes []verdict, attempts int) {
+func watch(t *testing.T, s probe.Spec, initial bool, healthy func(after time.Duration) bool, span time.Duration) (changes []verdict, attempts int) {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), span)
 	defer cancel()
-	probe.Watch(ctx, probe.NewSpec(kind, &p, begin), initial, func(context.Context) error {
+	probe.Watch(ctx, s, initial, func(context.Context) error {
 		attempts++
 		if healthy(time.Since(begin)) {
 			return nil
@@ -238,7 +238,7 @@ func TestWatch(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				got, attempts := watch(t, tc.kind, tc.probe, tc.initial, tc.healthy, tc.span)
+				got, attempts := watch(t, probe.NewSpec(tc.kind, &tc.probe, time.Now()), tc.initial, tc.healthy, tc.span)
 				if len(got) != len(tc.want) {
 					t.Fatalf("verdicts %v, want %v", got, tc.want)
 				}

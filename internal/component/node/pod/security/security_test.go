@@ -32,7 +32,6 @@ func image(t *testing.T) []string {
 	return []string{lower, upper}
 }
 
-//go:fix inline
 func ref[T any](v T) *T { return new(v) }
 
 func TestUser(t *testing.T) {

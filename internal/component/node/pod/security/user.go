@@ -183,8 +183,11 @@ func (l layers) user(name string) (user Identity, login string, err error) {
 		}
 		uid, errU := strconv.ParseUint(f[2], 10, 32)
 		gid, errG := strconv.ParseUint(f[3], 10, 32)
-		same := (numErr == nil && uid == number) || (numErr != nil && f[0] == name)
-		if errU != nil || errG != nil || !same {
+		same := f[0] == name
+		if numErr == nil {
+			same = uid == number
+		}
+		if errors.Join(errU, errG) != nil || !same {
 			return true
 		}
 		user.UID, user.GID, login = uint32(uid), uint32(gid), f[0]
@@ -193,10 +196,10 @@ func (l layers) user(name string) (user Identity, login string, err error) {
 		}
 		return false
 	})
-	switch {
-	case err != nil || login != "":
+	if err != nil || login != "" {
 		return user, login, err
-	case numErr != nil:
+	}
+	if numErr != nil {
 		return user, "", fmt.Errorf("%w: unable to find user %s: no matching entries in passwd file", ErrConfig, name)
 	}
 	user.UID = uint32(number)
