@@ -5,9 +5,12 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Folder is a data folder. Its methods name the places in it; nothing else may invent paths there.
@@ -28,19 +31,70 @@ func DefaultFolder() Folder {
 	return "/var/lib/ebb"
 }
 
-// Make creates the folder, readable by its owner only, and returns it with an absolute path.
-func (f Folder) Make() (Folder, error) {
-	abs, err := filepath.Abs(string(f))
+// Resolve returns the folder by an absolute path without symbolic links: the name the kernel's tables
+// of mounts and processes know it by. The folder need not exist.
+func (f Folder) Resolve() (Folder, error) {
+	path, err := filepath.Abs(string(f))
 	if err != nil {
 		return "", fmt.Errorf("resolving data folder %s: %w", f, err)
 	}
-	if err := os.MkdirAll(abs, 0o700); err != nil {
+	rest := ""
+	for {
+		real, err := filepath.EvalSymlinks(path)
+		if err == nil {
+			return Folder(filepath.Join(real, rest)), nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("resolving data folder %s: %w", f, err)
+		}
+		rest = filepath.Join(filepath.Base(path), rest)
+		path = filepath.Dir(path)
+	}
+}
+
+// Make creates the folder, readable by its owner only, and returns it resolved. A folder with other
+// things in it is refused: it would lose its mode now, and everything in it at a reset.
+func (f Folder) Make() (Folder, error) {
+	resolved, err := f.Resolve()
+	if err != nil {
+		return "", err
+	}
+	if err := resolved.refuseForeign(); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(string(resolved), 0o700); err != nil {
 		return "", fmt.Errorf("making data folder: %w", err)
 	}
-	if err := os.Chmod(abs, 0o700); err != nil {
+	if err := os.Chmod(string(resolved), 0o700); err != nil {
 		return "", fmt.Errorf("protecting data folder: %w", err)
 	}
-	return Folder(abs), nil
+	return resolved, nil
+}
+
+// refuseForeign fails if the folder holds something but no identity of ours. What a start that went
+// no further may have left, and what an empty file system holds, count for nothing.
+func (f Folder) refuseForeign() error {
+	entries, err := os.ReadDir(string(f))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading data folder: %w", err)
+	}
+	foreign := ""
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == filepath.Base(f.Identity()):
+			return nil
+		case name == filepath.Base(f.Lock()), name == filepath.Base(f.Log()), name == "lost+found", strings.HasPrefix(name, temporary):
+		default:
+			foreign = name
+		}
+	}
+	if foreign != "" {
+		return fmt.Errorf("using %s as data folder: it holds other things (%s) and would be closed to other users: name an empty or a new folder", f, foreign)
+	}
+	return nil
 }
 
 func (f Folder) join(parts ...string) string {

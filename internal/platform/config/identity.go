@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Identity is what an installation chose once, free of everything on the machine at that time.
@@ -25,6 +26,9 @@ type Identity struct {
 	Network netip.Prefix `json:"network"`
 	// RegistryPort is the image registry's on 127.0.0.1.
 	RegistryPort int `json:"registryPort"`
+	// Node is the node's name: the host's at first, kept when that changes, since pods and volumes
+	// belong to it.
+	Node string `json:"node"`
 }
 
 // KubeletPort is the port of the node's API at the node address.
@@ -78,7 +82,37 @@ func LoadIdentity(f Folder) (Identity, error) {
 	if len(id.ID) != 6 || id.Network.Bits() != 16 || !id.Network.Addr().Is4() {
 		return Identity{}, fmt.Errorf("reading identity %s: not one of ours; `ebb reset` starts afresh", f.Identity())
 	}
+	if id.Node == "" {
+		id.Node = hostNode()
+		return id, WriteJSON(f.Identity(), id)
+	}
 	return id, nil
+}
+
+// hostNode is the host's name as Kubernetes takes it for a node and its label.
+func hostNode() string {
+	name, _ := os.Hostname()
+	return nodeName(name)
+}
+
+func nodeName(host string) string {
+	const limit = 63
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '.' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(host))
+	var parts []string
+	for part := range strings.SplitSeq(name[:min(len(name), limit)], ".") {
+		if part = strings.Trim(part, "-"); part != "" {
+			parts = append(parts, part)
+		}
+	}
+	if len(parts) == 0 {
+		return "ebb"
+	}
+	return strings.Join(parts, ".")
 }
 
 func chooseIdentity(f Folder) (Identity, error) {
@@ -90,31 +124,48 @@ func chooseIdentity(f Folder) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	id := Identity{ID: hex.EncodeToString(raw[:]), Network: network}
+	id := Identity{ID: hex.EncodeToString(raw[:]), Network: network, Node: hostNode()}
 	if id.RegistryPort, err = freePort(); err != nil {
 		return Identity{}, err
 	}
 	return id, WriteJSON(f.Identity(), id)
 }
 
-// freeNetwork picks a random /16 out of 10.64.0.0/10 that no address or route of this machine touches.
+// ranges are private networks in the order they are tried, each as a run of /16s. The first is what
+// other software takes least; the others are for machines whose routes cover all of 10.0.0.0/8.
+var ranges = []struct {
+	first, second byte
+	count         int
+}{{10, 64, 64}, {172, 16, 16}, {100, 64, 64}, {10, 128, 128}, {10, 0, 64}, {192, 168, 1}}
+
+// freeNetwork picks a random /16 of the first range that has one no address or route of this machine
+// touches.
 func freeNetwork() (netip.Prefix, error) {
 	taken, err := takenPrefixes()
 	if err != nil {
 		return netip.Prefix{}, err
 	}
-	start, err := rand.Int(rand.Reader, big.NewInt(64))
+	start, err := rand.Int(rand.Reader, big.NewInt(1<<16))
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("choosing addresses: %w", err)
 	}
-	for i := range 64 {
-		second := 64 + (int(start.Int64())+i)%64
-		candidate := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(second), 0, 0}), 16)
-		if !overlapsAny(candidate, taken) {
-			return candidate, nil
+	if network, ok := pickNetwork(taken, int(start.Int64())); ok {
+		return network, nil
+	}
+	return netip.Prefix{}, errors.New("choosing addresses: every private /16 is in use on this machine; remove a route or an unused ebb data folder's instance (`ebb down --data …`)")
+}
+
+func pickNetwork(taken []netip.Prefix, start int) (netip.Prefix, bool) {
+	for _, r := range ranges {
+		for i := range r.count {
+			second := int(r.second) + (start+i)%r.count
+			candidate := netip.PrefixFrom(netip.AddrFrom4([4]byte{r.first, byte(second), 0, 0}), 16) //nolint:gosec // below 256 by the table
+			if !overlapsAny(candidate, taken) {
+				return candidate, true
+			}
 		}
 	}
-	return netip.Prefix{}, errors.New("choosing addresses: every /16 of 10.64.0.0/10 is in use on this machine; remove a route or an unused ebb data folder's instance (`ebb down --data …`)")
+	return netip.Prefix{}, false
 }
 
 func overlapsAny(p netip.Prefix, others []netip.Prefix) bool {
@@ -125,6 +176,9 @@ func overlapsAny(p netip.Prefix, others []netip.Prefix) bool {
 	}
 	return false
 }
+
+// temporary begins the names of files that are not whole yet.
+const temporary = ".tmp-"
 
 // Ports are looked for from a random place, so that two folders made while neither runs rarely meet.
 const firstPort, lastPort = 20000, 29999
@@ -156,7 +210,7 @@ func WriteJSON(path string, v any) error {
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", path, err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	tmp, err := os.CreateTemp(filepath.Dir(path), temporary+"*")
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}

@@ -62,6 +62,7 @@ func TestLoadIdentityRefusesAForeignFile(t *testing.T) {
 func TestParseRoutes(t *testing.T) {
 	table := "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n" +
 		"eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0\n" +
+		"tun0\t00000000\t010011AC\t0003\t0\t0\t0\t00000080\t0\t0\t0\n" +
 		"eth0\t0000400A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"
 	got, err := parseRoutes(strings.NewReader(table))
 	if err != nil {
@@ -70,5 +71,48 @@ func TestParseRoutes(t *testing.T) {
 	want := []netip.Prefix{netip.MustParsePrefix("10.64.0.0/16")}
 	if diff := cmp.Diff(len(want), len(got)); diff != "" || got[0] != want[0] {
 		t.Errorf("routes = %v, want %v", got, want)
+	}
+}
+
+func TestPickNetworkPassesByWhatIsTaken(t *testing.T) {
+	cases := map[string]struct {
+		taken []string
+		start int
+		want  string
+	}{
+		"nothing taken":                 {nil, 3, "10.67.0.0/16"},
+		"the first choice taken":        {[]string{"10.67.4.0/24"}, 3, "10.68.0.0/16"},
+		"all of 10.0.0.0/8 taken":       {[]string{"10.0.0.0/8"}, 3, "172.19.0.0/16"},
+		"containers have 172.16.0.0/12": {[]string{"10.0.0.0/8", "172.16.0.0/12"}, 3, "100.67.0.0/16"},
+		"everything taken":              {[]string{"10.0.0.0/8", "172.16.0.0/12", "100.64.0.0/10", "192.168.0.0/16"}, 3, "invalid Prefix"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			var taken []netip.Prefix
+			for _, p := range c.taken {
+				taken = append(taken, netip.MustParsePrefix(p))
+			}
+			if got, _ := pickNetwork(taken, c.start); got.String() != c.want {
+				t.Errorf("network = %s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+func TestNodeNameIsOneKubernetesTakes(t *testing.T) {
+	cases := map[string]struct{ host, want string }{
+		"a plain name":           {"vm", "vm"},
+		"capitals":               {"Laptop.Example", "laptop.example"},
+		"what DNS does not take": {"my_box!", "my-box"},
+		"odd dots":               {".a..-b-.", "a.b"},
+		"nothing left":           {"___", "ebb"},
+		"too long":               {strings.Repeat("a", 70), strings.Repeat("a", 63)},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := nodeName(c.host); got != c.want {
+				t.Errorf("nodeName(%q) = %q, want %q", c.host, got, c.want)
+			}
+		})
 	}
 }

@@ -15,6 +15,9 @@ import (
 	"strings"
 )
 
+// widest is the shortest prefix that counts as somebody's network.
+const widest = 8
+
 // takenPrefixes tells what addresses and routes this machine has now, the default route apart.
 func takenPrefixes() ([]netip.Prefix, error) {
 	addrs, err := net.InterfaceAddrs()
@@ -54,8 +57,8 @@ func parseRoutes(r io.Reader) ([]netip.Prefix, error) {
 			continue
 		}
 		ones := bits.OnesCount32(binary.BigEndian.Uint32(mask))
-		if ones == 0 {
-			continue
+		if ones < widest {
+			continue // the default route, also in the halves that VPNs cut it into
 		}
 		addr := netip.AddrFrom4([4]byte{dest[3], dest[2], dest[1], dest[0]})
 		out = append(out, netip.PrefixFrom(addr, ones).Masked())
