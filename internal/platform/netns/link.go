@@ -19,6 +19,9 @@ const ethernetMTU = 1500
 // loopback is the device number of lo in every namespace.
 const loopback = 1
 
+// ErrTaken means something else on the host has addresses of ours.
+var ErrTaken = errors.New("addresses are in use on this machine")
+
 // connect makes the veth between host and namespace, its addresses, and the routes of both sides.
 // Whatever is there already stays.
 func (n *Net) connect() error {
@@ -27,6 +30,9 @@ func (n *Net) connect() error {
 		return err
 	}
 	defer host.Close()
+	if err := n.refuseTaken(host); err != nil {
+		return err
+	}
 	outer, err := n.veth(host)
 	if err != nil {
 		return err
@@ -51,6 +57,40 @@ func (n *Net) connect() error {
 		return err
 	}
 	return errors.Join(n.innerRoutes(inner.Attrs().Index), n.hostRoutes(host, outer.Attrs().Index))
+}
+
+// refuseTaken fails if another link has a route into our ranges: replacing it would take addresses
+// from its owner, and a narrower one would take them from us. Wider ones give way to ours.
+func (n *Net) refuseTaken(host *netlink.Handle) error {
+	own := 0
+	if link, err := host.LinkByName(n.cfg.Name); err == nil {
+		own = link.Attrs().Index
+	}
+	routes, err := host.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("reading the host's routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Dst == nil || r.LinkIndex == own {
+			continue
+		}
+		addr, _ := netip.AddrFromSlice(r.Dst.IP.To4())
+		bits, _ := r.Dst.Mask.Size()
+		for _, p := range []netip.Prefix{n.cfg.PodCIDR, n.cfg.ServiceCIDR, n.cfg.LoadBalancerCIDR} {
+			if bits >= p.Bits() && p.Contains(addr) {
+				return fmt.Errorf("using %s: %w: %s is routed to %s", p, ErrTaken, r.Dst, nameOfLink(host, r.LinkIndex))
+			}
+		}
+	}
+	return nil
+}
+
+func nameOfLink(h *netlink.Handle, index int) string {
+	link, err := h.LinkByIndex(index)
+	if err != nil {
+		return fmt.Sprintf("link %d", index)
+	}
+	return link.Attrs().Name
 }
 
 // veth finds the host's end of the link to this namespace, or makes the pair. An end that leads

@@ -359,3 +359,38 @@ func TestOpenRefusesWhatCannotWork(t *testing.T) {
 		}
 	}
 }
+
+func TestOpenRefusesAddressesOfOthers(t *testing.T) {
+	const i = 66
+	for name, c := range map[string]struct {
+		route func(netns.Config) netip.Prefix
+		fine  bool
+	}{
+		"the same range":        {func(c netns.Config) netip.Prefix { return c.PodCIDR }, false},
+		"a narrower one":        {func(c netns.Config) netip.Prefix { return netip.PrefixFrom(c.ServiceCIDR.Addr(), 28) }, false},
+		"a wider one gives way": {func(netns.Config) netip.Prefix { return netip.MustParsePrefix("10.0.0.0/8") }, true},
+		"a range beside ours":   {func(netns.Config) netip.Prefix { return netip.MustParsePrefix("10.67.0.0/16") }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := netnstest.New(t)
+			config := w.Config(i)
+			if err := w.Host.Do(func() error {
+				return netlink.RouteAdd(&netlink.Route{LinkIndex: 1, Dst: netns.Network(c.route(config))})
+			}); err != nil {
+				t.Fatal(err)
+			}
+			n, err := netns.Open(t.Context(), config)
+			if err == nil {
+				err = n.Close()
+			} else if !errors.Is(err, netns.ErrTaken) {
+				t.Errorf("error = %v, want ErrTaken", err)
+			}
+			if (err == nil) != c.fine {
+				t.Errorf("Open() = %v, want it fine: %v", err, c.fine)
+			}
+			if err := netns.Remove(config); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
