@@ -34,8 +34,9 @@ func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // Main runs the command line and returns the process's exit code.
 func Main(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	defer stop()
+	context.AfterFunc(ctx, stop) // so that the second signal ends the process at once
 	root := newRoot()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -54,18 +55,33 @@ func Main(args []string) int {
 	}
 }
 
+// endings are the signals that ask for an orderly end; a lost terminal is one unless the caller chose
+// to ignore it, as nohup does.
+func endings() []os.Signal {
+	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
+}
+
 // options are the flags every verb shares.
 type options struct {
 	data      string
 	namespace string
 }
 
-// folder is the data folder the flags name.
+// folder is the data folder the flags name, resolved where that is possible: what fails to resolve
+// fails to open too, and says so there.
 func (o *options) folder() config.Folder {
+	folder := config.DefaultFolder()
 	if o.data != "" {
-		return config.Folder(o.data)
+		folder = config.Folder(o.data)
 	}
-	return config.DefaultFolder()
+	if resolved, err := folder.Resolve(); err == nil {
+		return resolved
+	}
+	return folder
 }
 
 func newRoot() *cobra.Command {
@@ -89,6 +105,9 @@ func newRoot() *cobra.Command {
 		imageCommand(o), kubectl.Command(o.folder), versionCommand(),
 	)
 	refuseWrongUse(root)
+	// The Kubernetes inside leaves a flag of its own on every command line; `ebb version` tells more.
+	root.LocalFlags() // brings it in
+	_ = root.PersistentFlags().MarkHidden("version")
 	return root
 }
 

@@ -145,7 +145,7 @@ func welcome(out io.Writer, s server.Status) {
 	_, _ = fmt.Fprintf(out, "ebb is ready (%.1f s)\n\n", s.Took.Seconds())
 	printAddresses(out, s)
 	data := ""
-	if s.Data != string(config.DefaultFolder()) {
+	if s.Data != string((&options{}).folder()) {
 		data = " --data " + s.Data
 	}
 	_, _ = fmt.Fprintf(out, `

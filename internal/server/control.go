@@ -26,17 +26,41 @@ type RevisionState struct {
 	ColdStart string `json:"coldStart,omitempty"`
 }
 
-// controlSocket answers questions of the command line about a running ebb: only the data folder's
-// owner can open it.
-func controlSocket(folder config.Folder) string { return filepath.Join(string(folder), "control.sock") }
+// controlName is the socket that answers questions of the command line about a running ebb: only the
+// data folder's owner can open it.
+const controlName = "control.sock"
+
+// atControl calls fn with a path of the control socket that is short however long the folder's is,
+// since the kernel bounds a socket's name. The path holds as long as fn runs.
+func atControl[T any](folder config.Folder, fn func(path string) (T, error)) (T, error) {
+	var none T
+	dir, err := os.Open(string(folder))
+	if err != nil {
+		return none, fmt.Errorf("opening data folder: %w", err)
+	}
+	defer func() { _ = dir.Close() }()
+	return fn(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), controlName))
+}
 
 // startControl serves /scaling/<namespace>, /metrics and /debug/pprof on the control socket.
 func (s *Server) startControl(ctx context.Context) error {
-	path := controlSocket(s.folder)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing an old control socket: %w", err)
+	name := filepath.Join(string(s.folder), controlName)
+	remove := func() error {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing the control socket: %w", err)
+		}
+		return nil
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	if err := remove(); err != nil {
+		return err
+	}
+	listener, err := atControl(s.folder, func(path string) (net.Listener, error) {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+		if unixListener, ok := l.(*net.UnixListener); ok {
+			unixListener.SetUnlinkOnClose(false) // it would go by a path that is void then
+		}
+		return l, err
+	})
 	if err != nil {
 		return fmt.Errorf("opening the control socket: %w", err)
 	}
@@ -52,7 +76,7 @@ func (s *Server) startControl(ctx context.Context) error {
 		}
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	s.onStop("control socket", server.Shutdown)
+	s.onStop("control socket", func(ctx context.Context) error { return errors.Join(server.Shutdown(ctx), remove()) })
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			s.fail(fmt.Errorf("serving the control socket: %w", err))
@@ -80,10 +104,9 @@ func (s *Server) scaling(namespace string) map[string]RevisionState {
 
 // ReadScaling asks a running ebb about a namespace's revisions by name; none where none runs.
 func ReadScaling(ctx context.Context, folder config.Folder, namespace string) (map[string]RevisionState, error) {
-	path := controlSocket(folder)
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+			return atControl(folder, func(path string) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "unix", path) })
 		},
 	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://ebb/scaling/"+namespace, http.NoBody)

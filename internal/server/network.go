@@ -34,16 +34,27 @@ func podNetwork(folder config.Folder) string { return filepath.Join(folder.Netwo
 
 // startNetwork makes ebb's namespace, or adopts the one a killed ebb left with pods in it.
 func (s *Server) startNetwork(ctx context.Context) error {
+	s.onStop("network", s.leaveNetwork)
 	n, err := netns.Open(ctx, s.netConfig())
+	if errors.Is(err, netns.ErrTaken) {
+		return fmt.Errorf("%w; this data folder's addresses were chosen once and its Services have them: end what uses them now, or start afresh with another --data", err)
+	}
 	if err != nil {
 		return err
 	}
 	s.net = n
 	s.limit(n.Limits()...)
-	s.onStop("network", func(context.Context) error {
-		return errors.Join(network.CleanUp(podNetwork(s.folder)), n.Remove())
-	})
 	return nil
+}
+
+// leaveNetwork undoes startNetwork, however far it got. Pods that a killed ebb left go first: a start
+// that ended before the runtime took them over must not leave them without a network.
+func (s *Server) leaveNetwork(ctx context.Context) error {
+	err := errors.Join(cleanRuntime(ctx, s.folder, s.id), network.CleanUp(podNetwork(s.folder)))
+	if s.net == nil {
+		return errors.Join(err, netns.Remove(s.netConfig()))
+	}
+	return errors.Join(err, s.net.Remove())
 }
 
 // limit adds sentences about what this machine does not allow.

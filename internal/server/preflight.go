@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +18,7 @@ func Preflight(o Options) error {
 		return err
 	}
 	if pid != 0 {
-		return fmt.Errorf("%w on %s (process %d): stop it with `ebb down --data %s`, or start a second one with another --data, --http and --api", ErrRunning, o.Folder, pid, o.Folder)
+		return runningError(o.Folder, pid)
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("starting pods needs root: namespaces, mounts and cgroups are made for them; run `sudo ebb up`")
@@ -25,10 +26,16 @@ func Preflight(o Options) error {
 	if err := needCapabilities(); err != nil {
 		return err
 	}
-	return errors.Join(
+	if err := errors.Join(
 		portFree("--http", o.HTTP, "127.0.0.1:8081"),
 		portFree("--api", o.API, "127.0.0.1:6444"),
-	)
+	); err != nil {
+		return err
+	}
+	if o.HTTP == o.API {
+		return fmt.Errorf("--http and --api are both %s: give each a port of its own", o.HTTP)
+	}
+	return nil
 }
 
 // needed are the capabilities without which no pod can run; others are done without, and said so.
@@ -60,8 +67,8 @@ func needCapabilities() error {
 
 // portFree tells whether an address can be listened on, naming the flag that changes it.
 func portFree(flag, address, other string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
+	host, port, err := net.SplitHostPort(address)
+	if number, _ := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
 		return fmt.Errorf("%s %q: want host:port, such as %s", flag, address, other)
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {

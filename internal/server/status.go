@@ -81,22 +81,28 @@ func lock(folder config.Folder) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening lock: %w", err)
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	whole := wholeFile()
+	if err := unix.FcntlFlock(file.Fd(), unix.F_OFD_SETLK, &whole); err != nil {
 		_ = file.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 			pid, _ := holder(folder)
-			return nil, fmt.Errorf("%w on %s (process %d): stop it with `ebb down --data %s`, or start a second one with another --data, --http and --api", ErrRunning, folder, pid, folder)
+			return nil, runningError(folder, pid)
 		}
 		return nil, fmt.Errorf("locking %s: %w", folder.Lock(), err)
 	}
-	err = file.Truncate(0)
-	if err == nil {
-		_, err = file.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
-	}
-	if err != nil {
+	// One write of one length: a reader never sees parts of two.
+	if _, err := file.WriteAt(fmt.Appendf(nil, "%-10d\n", os.Getpid()), 0); err != nil {
 		return nil, errors.Join(fmt.Errorf("writing lock: %w", err), file.Close())
 	}
 	return file, nil
+}
+
+// wholeFile is a lock on all of a file. Unlike flock's it can be asked for without being taken, so
+// that looking never keeps somebody from starting.
+func wholeFile() unix.Flock_t { return unix.Flock_t{Type: unix.F_WRLCK} }
+
+func runningError(folder config.Folder, pid int) error {
+	return fmt.Errorf("%w on %s (process %d): stop it with `ebb down --data %s`, or start a second one with another --data, --http and --api", ErrRunning, folder, pid, folder)
 }
 
 // holder tells the process that holds the folder's lock, 0 for none.
@@ -105,15 +111,19 @@ func holder(folder config.Folder) (int, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return 0, fmt.Errorf("opening lock: %w; the folder belongs to another user: try `sudo ebb …`", err)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("opening lock: %w", err)
 	}
 	defer func() { _ = file.Close() }()
-	switch err := unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB); {
-	case err == nil:
-		return 0, nil
-	case !errors.Is(err, unix.EWOULDBLOCK):
+	found := wholeFile()
+	if err := unix.FcntlFlock(file.Fd(), unix.F_OFD_GETLK, &found); err != nil {
 		return 0, fmt.Errorf("testing lock: %w", err)
+	}
+	if found.Type == unix.F_UNLCK {
+		return 0, nil
 	}
 	data := make([]byte, 32)
 	n, _ := file.ReadAt(data, 0)
