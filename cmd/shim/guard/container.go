@@ -23,6 +23,7 @@ const drainTime = 2 * time.Second
 //	staged ─► running ─► ended (record written, watchers told) ─► forgotten
 type container struct {
 	start   wire.Start
+	reaper  *reaper
 	hub     *hub
 	log     *criLog // nil when nobody wants logs
 	stdin   *input
@@ -40,15 +41,14 @@ func (c *container) record() wire.Container {
 	return c.rec
 }
 
-// kill signals the first process. It cannot hit a stranger: the process is our child and not
-// reaped before the record says so.
+// kill signals the first process.
 func (c *container) kill(sig unix.Signal) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.rec.Finished.IsZero() || c.rec.PID == 0 {
 		return errNotRunning
 	}
-	err := unix.Kill(c.rec.PID, sig)
+	err := c.reaper.kill(c.rec.PID, sig)
 	if errors.Is(err, unix.ESRCH) {
 		return errNotRunning
 	}

@@ -29,7 +29,7 @@ func (g *guard) exec(conn *wire.Conn, e wire.Exec, files *fileQueue) (wire.Reply
 		return wire.Reply{}, err
 	}
 	files.close() // only the process keeps its streams open
-	stop := killOnHangup(conn, pid)
+	stop := g.killOnHangup(conn, pid)
 	end := <-exited
 	stop()
 	return wire.Reply{Exited: true, ExitCode: end.code}, nil
@@ -73,7 +73,7 @@ func (g *guard) execStaged(conn *wire.Conn, c *container, e wire.Exec, files *fi
 		ride = []int{master}
 	}
 	if err := conn.Send(wire.Reply{Started: true}, ride...); err != nil {
-		_ = unix.Kill(s.pid, unix.SIGKILL)
+		_ = g.reaper.kill(s.pid, unix.SIGKILL)
 	}
 	return s.pid, s.exited, nil
 }

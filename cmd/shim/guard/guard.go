@@ -35,7 +35,10 @@ type guard struct {
 	containers map[string]*container
 	watchers   map[*wire.Conn]struct{}
 	parked     *staged // a process held ready for the next container, or nil
-	pause      int     // process 1 of a shared process namespace, or 0
+	parkErr    error   // why there is none
+
+	parking chan struct{} // closed once parked and parkErr are settled
+	pause   int           // process 1 of a shared process namespace, or 0
 }
 
 // Main serves the listening socket fd until it is told to end.
@@ -54,8 +57,10 @@ func Main(listener int) int {
 		reaper:     newReaper(),
 		containers: map[string]*container{},
 		watchers:   map[*wire.Conn]struct{}{},
+		parking:    make(chan struct{}),
 	}
 	go g.forwardTerm()
+	go g.park(os.Getenv(wire.ParkEnv))
 	if err := g.accept(listener); err != nil {
 		fmt.Fprintln(os.Stderr, "guard: accepting:", err)
 	}
@@ -117,8 +122,9 @@ func (g *guard) handle(conn *wire.Conn, req wire.Request, files *fileQueue) (wir
 	switch {
 	case req.Configure != nil:
 		return g.configure(*req.Configure)
-	case req.Park != nil:
-		return wire.Reply{}, g.park(*req.Park)
+	case req.Parked:
+		<-g.parking
+		return wire.Reply{}, g.parkErr
 	case req.Start != nil:
 		return g.start(conn, *req.Start, files)
 	case req.Signal != nil:
@@ -214,9 +220,10 @@ func (g *guard) forwardTerm() {
 
 // end kills everything and exits; the kernel frees the namespaces.
 func (g *guard) end() {
+	<-g.parking
 	g.mu.Lock()
 	if g.parked != nil {
-		_ = unix.Kill(g.parked.pid, unix.SIGKILL)
+		_ = g.reaper.kill(g.parked.pid, unix.SIGKILL)
 	}
 	var all []*container
 	for _, c := range g.containers {
@@ -231,7 +238,7 @@ func (g *guard) end() {
 		<-c.gone
 	}
 	if pause > 0 {
-		_ = unix.Kill(pause, unix.SIGKILL)
+		_ = g.reaper.kill(pause, unix.SIGKILL)
 	}
 	os.Exit(0)
 }

@@ -231,14 +231,14 @@ func (g *guard) execOCI(conn *wire.Conn, c *container, e wire.Exec, files *fileQ
 	if master != nil {
 		fd, err := master()
 		if err != nil {
-			_ = unix.Kill(pid, unix.SIGKILL)
+			_ = g.reaper.kill(pid, unix.SIGKILL)
 			return 0, nil, fmt.Errorf("taking the terminal: %w", err)
 		}
 		defer unix.Close(fd)
 		ride = []int{fd}
 	}
 	if err := conn.Send(wire.Reply{Started: true}, ride...); err != nil {
-		_ = unix.Kill(pid, unix.SIGKILL)
+		_ = g.reaper.kill(pid, unix.SIGKILL)
 	}
 	return pid, exited, nil
 }

@@ -78,6 +78,16 @@ func (r *reaper) fork(start func() (int, error)) (int, <-chan exit, error) {
 	return pid, ch, nil
 }
 
+// kill signals a child that has not been collected yet: its number cannot be anybody else's.
+func (r *reaper) kill(pid int, sig unix.Signal) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting[pid] == nil {
+		return unix.ESRCH
+	}
+	return unix.Kill(pid, sig)
+}
+
 // hold keeps the ends of strangers until let go, for processes whose number is learnt late.
 func (r *reaper) hold() (release func()) {
 	r.mu.Lock()
@@ -108,6 +118,7 @@ func (r *reaper) adopt(pid int) <-chan exit {
 
 // staged is a process on its way to become a container's program.
 type staged struct {
+	reaper *reaper
 	pid    int
 	conn   *wire.Conn
 	exited <-chan exit
@@ -133,7 +144,7 @@ func (g *guard) stage(s spawn) (*staged, error) {
 		conn.Close()
 		return nil, err
 	}
-	return &staged{pid: pid, conn: conn, exited: exited}, nil
+	return &staged{reaper: g.reaper, pid: pid, conn: conn, exited: exited}, nil
 }
 
 // fork clones this program in another role with one file as its descriptor 3.

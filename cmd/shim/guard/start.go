@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,26 +13,42 @@ import (
 	"ebb.dev/ebb/internal/adapter/runtime/container/wire"
 )
 
-// park starts a process that waits, already in its cgroup, for the first container.
-func (g *guard) park(p wire.Park) error {
-	s, err := g.stage(spawn{flags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, pidns: -1})
-	if err != nil {
-		return fmt.Errorf("parking: %w", err)
+// park starts a process that waits, already in its cgroup, for the first container. Without one,
+// starting a container makes its own.
+func (g *guard) park(text string) {
+	defer close(g.parking)
+	if text == "" {
+		return
 	}
-	if err := join(p.Join, s.pid); err != nil {
-		s.drop()
-		return fmt.Errorf("parking: %w", err)
-	}
-	s.cgroup = p.Cgroup
+	s, err := g.parkStage(text)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.parked = s
-	return nil
+	g.parked, g.parkErr = s, err
+}
+
+func (g *guard) parkStage(text string) (*staged, error) {
+	var p wire.Park
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		return nil, fmt.Errorf("parking: %w", err)
+	}
+	s, err := g.stage(spawn{flags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, pidns: -1, cgroup: p.CgroupFD})
+	if err != nil {
+		return nil, fmt.Errorf("parking: %w", err)
+	}
+	s.cgroup = p.Cgroup
+	if p.CgroupFD == "" {
+		err = join(p.Join, s.pid)
+	}
+	if err != nil {
+		s.drop()
+		return nil, fmt.Errorf("parking: %w", err)
+	}
+	return s, nil
 }
 
 // drop ends a process that did not become a container.
 func (s *staged) drop() {
-	_ = unix.Kill(s.pid, unix.SIGKILL)
+	_ = s.reaper.kill(s.pid, unix.SIGKILL)
 	s.conn.Close()
 	<-s.exited
 }
@@ -93,7 +110,7 @@ func (g *guard) start(conn *wire.Conn, s wire.Start, files *fileQueue) (wire.Rep
 		return wire.Reply{Container: &rec}, nil
 	}
 	g.mu.Unlock()
-	c := &container{start: s, rec: s.Container, hub: newHub(), gone: make(chan struct{}), stdin: &input{}}
+	c := &container{start: s, rec: s.Container, reaper: g.reaper, hub: newHub(), gone: make(chan struct{}), stdin: &input{}}
 	if s.LogName != "" {
 		dir, err := files.take()
 		if err != nil {
@@ -145,7 +162,7 @@ func (g *guard) launch(conn *wire.Conn, c *container, files *fileQueue) (<-chan 
 	if err != nil {
 		return nil, fmt.Errorf("cloning: %w", err)
 	}
-	stop := killOnHangup(conn, s.pid)
+	stop := g.killOnHangup(conn, s.pid)
 	defer stop()
 	if err := g.prepare(c, s, files); err != nil {
 		s.drop()
@@ -163,6 +180,7 @@ func (g *guard) launch(conn *wire.Conn, c *container, files *fileQueue) (<-chan 
 // stageFor gives a process in the right namespaces and cgroups: the parked one if it fits.
 func (g *guard) stageFor(start wire.Start) (*staged, error) {
 	own := !start.HostPID && !start.SharePID
+	<-g.parking
 	g.mu.Lock()
 	s, pause := g.parked, g.pause
 	fits := s != nil && own && s.cgroup == start.Container.Cgroup
@@ -308,14 +326,14 @@ func pipe(weRead bool) (r, w *os.File, err error) {
 }
 
 // killOnHangup kills the process if the asker goes away before stop is called.
-func killOnHangup(conn *wire.Conn, pid int) (stop func()) {
+func (g *guard) killOnHangup(conn *wire.Conn, pid int) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		waitHangup(conn)
 		select {
 		case <-done:
 		default:
-			_ = unix.Kill(pid, unix.SIGKILL)
+			_ = g.reaper.kill(pid, unix.SIGKILL)
 		}
 	}()
 	return func() { close(done) }

@@ -109,28 +109,13 @@ func (p *parking) add() error {
 	if err != nil {
 		return err
 	}
-	if err := r.park(r.ctx, sl); err != nil {
+	if _, err := sl.ask(r.ctx, wire.Request{Parked: true}); err != nil {
 		r.demolish(context.WithoutCancel(r.ctx), sl)
 		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ready = append(p.ready, sl)
-	return nil
-}
-
-// park has the guardian hold a process in the first container's control group. Joining is what
-// costs on version 1; limits are set when they are known.
-func (r *Runtime) park(ctx context.Context, sl *slot) error {
-	group := sl.Cgroup + "/c0"
-	if err := r.makeGroup(group); err != nil {
-		return err
-	}
-	park := wire.Park{Cgroup: group, Join: r.procs(group)}
-	if _, err := sl.ask(ctx, wire.Request{Park: &park}); err != nil {
-		return err
-	}
-	sl.parked = true
 	return nil
 }
 

@@ -23,21 +23,28 @@ import (
 // slot is the place of one pod: guardian, network, control group, folder. It exists before it is
 // given to a pod, so that a start finds it ready.
 type slot struct {
-	dir    string
-	parked bool // a process waits in control group c0
-
+	dir     string
 	Boot    string // the kernel's boot id: nothing outlives a boot
 	Guard   process
 	Cgroup  string
 	Network *network.Attachment `json:",omitempty"`
 }
 
+// first is the control group of the first container.
+func (sl *slot) first() string { return sl.Cgroup + "/c0" }
+
 // kindOf says which namespaces a slot has of its own.
-type kindOf struct{ hostNetwork, hostIPC bool }
+type kindOf struct {
+	hostNetwork, hostIPC bool
+	unstaged             bool // no process is to wait for the first container
+}
 
 // slotFor gives a parked slot if one fits, else a new one.
 func (r *Runtime) slotFor(ctx context.Context, spec runtime.SandboxSpec) (*slot, error) {
-	kind := kindOf{hostNetwork: spec.HostNetwork, hostIPC: spec.HostIPC}
+	kind := kindOf{
+		hostNetwork: spec.HostNetwork, hostIPC: spec.HostIPC,
+		unstaged: spec.HostPID || spec.ShareProcessNamespace || spec.Handler != "",
+	}
 	if kind == (kindOf{}) && r.parking != nil {
 		if sl := r.parking.take(); sl != nil {
 			return sl, nil
@@ -67,7 +74,11 @@ func (r *Runtime) build(ctx context.Context, sl *slot, kind kindOf) error {
 			return fmt.Errorf("making the pod's folder: %w", err)
 		}
 	}
-	if err := r.makeGroup(sl.Cgroup); err != nil {
+	group := sl.first()
+	if kind.unstaged {
+		group = sl.Cgroup
+	}
+	if err := r.makeGroup(group); err != nil {
 		return err
 	}
 	if !kind.hostNetwork && r.cfg.Pods != nil {
@@ -105,6 +116,13 @@ func (r *Runtime) startGuard(sl *slot, kind kindOf) error {
 		Env:   []string{"GOMAXPROCS=2", "GOTRACEBACK=single"},
 		Files: []uintptr{null.Fd(), null.Fd(), out.Fd(), uintptr(listener)},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS},
+	}
+	if !kind.unstaged {
+		park, err := json.Marshal(wire.Park{Cgroup: sl.first(), Join: r.procs(sl.first()), CgroupFD: r.groupFolder(sl.first())})
+		if err != nil {
+			return err
+		}
+		attr.Env = append(attr.Env, wire.ParkEnv+"="+string(park))
 	}
 	if !kind.hostNetwork {
 		attr.Sys.Cloneflags |= unix.CLONE_NEWUTS

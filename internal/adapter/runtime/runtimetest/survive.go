@@ -83,7 +83,7 @@ func count(t *testing.T) census {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.mounts = strings.Count(string(mounts), "\n")
+	c.mounts = strings.Count(string(mounts), filepath.Dir(t.TempDir())) // others mount, too
 	for _, pattern := range []string{"/sys/fs/cgroup/*/ebb-*", "/sys/fs/cgroup/*/ebb-*/*", "/sys/fs/cgroup/*/ebb-*/*/*", "/sys/fs/cgroup/ebb-*/*"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
@@ -154,12 +154,12 @@ func runLeaks(t *testing.T, s Subject) {
 		life()
 	}
 	var after census
+	t.Cleanup(func() { t.Logf("before %+v, after %+v", before, after) })
 	eventually(t, "the node as before", func() bool {
 		after = count(t)
 		return after.mounts <= before.mounts && after.groups <= before.groups && after.processes <= before.processes && after.files <= before.files ||
 			t.Failed()
 	})
-	t.Logf("before %+v, after %+v", before, after)
 }
 
 // closed stands in for a Runtime that a test closed itself.

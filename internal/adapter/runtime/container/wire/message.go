@@ -21,7 +21,7 @@ type Request struct {
 	Attach    *Attach    `json:",omitempty"`
 	Forget    *Forget    `json:",omitempty"`
 	Watch     bool       `json:",omitempty"` // exits are sent as Container messages until closed
-	Park      *Park      `json:",omitempty"`
+	Parked    bool       `json:",omitempty"` // answered once the process asked for by ParkEnv waits
 	End       bool       `json:",omitempty"` // kill everything and exit
 }
 
@@ -46,10 +46,15 @@ type Configure struct {
 	Join     []string          `json:",omitempty"` // cgroup.procs files for that process
 }
 
-// Park asks for a container process to be started and held ready in a cgroup.
+// ParkEnv is the guardian's environment variable that holds a Park as JSON.
+const ParkEnv = "EBB_PARK"
+
+// Park asks for a container process to be started and held ready in a cgroup, from the guardian's
+// first moment on: joining cgroups is what takes longest, and others have things to do meanwhile.
 type Park struct {
-	Join   []string // cgroup.procs files
-	Cgroup string   // the name Start will use
+	Join     []string // cgroup.procs files
+	CgroupFD string   `json:",omitempty"` // cgroup v2: folder to be cloned into instead
+	Cgroup   string   // the name Start will use
 }
 
 // Container is what the guardian remembers and writes to the state file.
