@@ -154,6 +154,23 @@ func TestDefaulting(t *testing.T) {
 	}
 }
 
+func TestSameManifestTwiceUnderTheNameOfItsRevision(t *testing.T) {
+	s, _ := server(t, nil)
+	manifest := strings.Replace(hello, "template: {spec:", "template: {metadata: {name: hello-one}, spec:", 1)
+	stored := string(complete(t, s, request(t, admissionv1.Create, "services", manifest, "")))
+	// kubectl keeps what others wrote into maps, and sends lists as the manifest has them.
+	manifest = strings.Replace(manifest, "namespace: shop", "namespace: shop, annotations: {serving.knative.dev/creator: ada, serving.knative.dev/lastModifier: ada}", 1)
+	same := complete(t, s, request(t, admissionv1.Update, "services", manifest, stored))
+	if res := ask(t, s, "/resource-validation", request(t, admissionv1.Update, "services", string(same), stored)); !res.Allowed {
+		t.Errorf("the same manifest is refused: %s", res.Result.Message)
+	}
+	other := strings.Replace(manifest, "example.com/hello", "example.com/other", 1)
+	changed := complete(t, s, request(t, admissionv1.Update, "services", other, stored))
+	if res := ask(t, s, "/resource-validation", request(t, admissionv1.Update, "services", string(changed), stored)); res.Allowed {
+		t.Error("another template under the same name is allowed")
+	}
+}
+
 func TestDefaultingLeavesBrokenTypesToTheSchema(t *testing.T) {
 	s, _ := server(t, nil)
 	broken := strings.Replace(hello, "containers: [", "timeoutSeconds: soon, containers: [", 1)

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"net/http"
 
+	"k8s.io/apimachinery/pkg/api/equality"
+	"knative.dev/pkg/apis"
+	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 	ctrladmission "sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"ebb.dev/ebb/internal/platform/kube/settings"
@@ -21,12 +24,41 @@ func (d defaulter) handle(ctx context.Context, req ctrladmission.Request) ctrlad
 		// An object that does not decode is refused by its schema, which names the field.
 		return ctrladmission.Allowed("")
 	}
+	restoreTemplate(r)
 	r.now.SetDefaults(r.ctx)
 	after, err := encode(r.now, req.Object.Raw)
 	if err != nil {
 		return ctrladmission.Errored(http.StatusInternalServerError, err)
 	}
 	return ctrladmission.PatchResponseFromRaw(req.Object.Raw, after)
+}
+
+// restoreTemplate takes the stored template for one that only leaves out what was filled in before.
+//
+// A template that names its revision must not change under that name, and upstream fills in nothing
+// then. kubectl sends lists as the manifest has them, so the same manifest applied twice would be
+// refused for the defaults it does not mention.
+func restoreTemplate(r review) {
+	now, old := template(r.now), template(r.old)
+	if now == nil || old == nil || now.Name == "" || now.Name != old.Name {
+		return
+	}
+	whole := now.DeepCopy()
+	whole.SetDefaults(apis.WithinCreate(r.ctx))
+	if equality.Semantic.DeepEqual(whole, old) {
+		*now = *old.DeepCopy()
+	}
+}
+
+// template is what an object makes revisions from, nil if it makes none.
+func template(r resource) *servingv1.RevisionTemplateSpec {
+	switch o := r.(type) {
+	case *servingv1.Service:
+		return &o.Spec.Template
+	case *servingv1.Configuration:
+		return &o.Spec.Template
+	}
+	return nil
 }
 
 // encode writes the object without the empty fields that its type adds to what was sent.
