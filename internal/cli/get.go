@@ -38,7 +38,7 @@ func getCommand(o *options) *cobra.Command {
 				return err
 			}
 			l := listing{namespace: o.namespace, all: all, out: c.OutOrStdout()}
-			return list(c.Context(), s, l)
+			return o.explain(list(c.Context(), s, l))
 		},
 	}
 	c.Flags().BoolVarP(&all, "all-namespaces", "A", false, "all namespaces")
@@ -84,7 +84,7 @@ func (l listing) table(head string, rows [][]string) error {
 	return w.Flush()
 }
 
-// readiness is a condition in two words: its status, and the reason while it isn't True.
+// readiness is a condition in two words: its status, and on one line the reason while it isn't True.
 func readiness(c *apis.Condition) (status, reason string) {
 	switch {
 	case c == nil:
@@ -92,7 +92,7 @@ func readiness(c *apis.Condition) (status, reason string) {
 	case c.IsTrue():
 		return "True", ""
 	case c.Message != "":
-		return string(c.Status), c.Reason + ": " + c.Message
+		return string(c.Status), c.Reason + ": " + strings.Join(strings.Fields(c.Message), " ")
 	default:
 		return string(c.Status), c.Reason
 	}
