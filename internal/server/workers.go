@@ -154,7 +154,7 @@ func (s *Server) startNode(ctx context.Context) error {
 	}
 	s.node, err = node.New(node.Config{
 		Name: s.id.Node, Version: Version, Client: s.client, Runtime: s.runtime, Handlers: handlers(), Images: s.unpacked.Load(),
-		Address: s.id.NodeIP(), DNS: s.id.DNSIP(), ClusterDomain: clusterDomain, DataDir: s.folder.Node(),
+		Address: s.id.NodeIP(), HostAddress: s.id.HostIP(), DNS: s.id.DNSIP(), ClusterDomain: clusterDomain, DataDir: s.folder.Node(),
 		Listen: listener, TLS: certificates, ClientCA: s.cluster.CABundle(),
 		Observer: watcher{s.fleet}, Drainer: s.gateway, Seccomp: container.DefaultSeccomp, Log: s.log.With("part", "node"),
 	})

@@ -36,8 +36,12 @@ func (n *Node) newHost() *pod.Host {
 	if c.DNS.IsValid() {
 		servers = []string{c.DNS.String()}
 	}
+	shared := c.HostAddress
+	if !shared.IsValid() {
+		shared = c.Address
+	}
 	return &pod.Host{
-		NodeName: c.Name, HostIPs: []string{c.Address.String()}, Runtime: c.Runtime, Images: c.Images,
+		NodeName: c.Name, HostIPs: []string{c.Address.String()}, SharedIPs: []string{shared.String()}, Runtime: c.Runtime, Images: c.Images,
 		Volumes: volume.New(volume.Config{
 			Dir: n.podDir(), Objects: n.objects, Tokens: tokens{n.tokens}, Claims: object.Claims{Client: c.Client},
 			Field: env.Facts{}.Field,

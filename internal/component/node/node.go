@@ -56,7 +56,9 @@ type Config struct {
 	Handlers []string // RuntimeClass handlers the runtime knows besides the default
 	Images   runtime.Images
 	// Address is the node's, where pods and the API server reach it.
-	Address       netip.Addr
+	Address netip.Addr
+	// HostAddress is the machine's own, for pods on its network; Address when unset.
+	HostAddress   netip.Addr
 	DNS           netip.Addr
 	ClusterDomain string // "cluster.local" when empty
 	DataDir       string // volumes, logs and persistent volumes live in it

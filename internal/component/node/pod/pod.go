@@ -71,6 +71,7 @@ const (
 type Host struct {
 	NodeName       string
 	HostIPs        []string
+	SharedIPs      []string // of pods on the host's network; HostIPs if empty
 	Runtime        runtime.Runtime
 	Images         runtime.Images
 	Volumes        *volume.Mounter

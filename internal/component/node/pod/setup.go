@@ -26,6 +26,7 @@ const (
 	eventUnhealthy = "Unhealthy"
 	eventMount     = "FailedMount"
 	eventSandbox   = "FailedCreatePodSandBox"
+	eventHostPort  = "HostPortNotOpened"
 	eventNever     = "ErrImageNeverPull"
 	eventPostStart = "FailedPostStartHook"
 	eventPreStop   = "FailedPreStopHook"
@@ -70,7 +71,29 @@ func (p *Pod) startSandbox() {
 	})
 }
 
+// errUsers keeps a pod that asks for users of its own from running with the machine's instead.
+var errUsers = errors.New("hostUsers: false asks for a user namespace, which this node cannot give: leave it out, or run as another user by securityContext.runAsUser")
+
+// warnHostPorts tells that ports asked for on the host lead nowhere.
+func (p *Pod) warnHostPorts(pod *corev1.Pod) {
+	if pod.Spec.HostNetwork {
+		return
+	}
+	for i := range pod.Spec.Containers {
+		for _, port := range pod.Spec.Containers[i].Ports {
+			if port.HostPort != 0 {
+				p.event(corev1.EventTypeWarning, eventHostPort, fmt.Sprintf(
+					"Host port %d is not opened: this node reaches pods by their addresses; use a Service of type NodePort or LoadBalancer.", port.HostPort))
+			}
+		}
+	}
+}
+
 func (p *Pod) createSandbox(ctx context.Context, pod *corev1.Pod) (runtime.Sandbox, error) {
+	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
+		return runtime.Sandbox{}, errUsers
+	}
+	p.warnHostPorts(pod)
 	handler, err := p.host.Handler(ctx, pod)
 	if err != nil {
 		return runtime.Sandbox{}, err

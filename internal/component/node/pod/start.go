@@ -204,6 +204,9 @@ const (
 
 func (p *Pod) ips(s runtime.Sandbox, pod *corev1.Pod) []string {
 	if pod.Spec.HostNetwork {
+		if len(p.host.SharedIPs) > 0 {
+			return p.host.SharedIPs
+		}
 		return p.host.HostIPs
 	}
 	if s.IP.IsValid() {

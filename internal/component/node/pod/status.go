@@ -85,11 +85,12 @@ func (p *Pod) ip() netip.Addr {
 	if !p.sandbox.ok {
 		return netip.Addr{}
 	}
-	if p.pod.Spec.HostNetwork && len(p.host.HostIPs) > 0 {
-		a, _ := netip.ParseAddr(p.host.HostIPs[0])
-		return a
+	ips := p.ips(p.sandbox.value, p.pod)
+	if len(ips) == 0 {
+		return netip.Addr{}
 	}
-	return p.sandbox.value.IP
+	a, _ := netip.ParseAddr(ips[0])
+	return a
 }
 
 // compute builds the whole status; what others own in it is merged in when it is written.

@@ -40,7 +40,7 @@ func (m *Mounter) Mounts(pod *corev1.Pod, c *corev1.Container, r *Result, expand
 			}
 		}
 		mounts = append(mounts, specs.Mount{
-			Destination: destination(vm.MountPath), Type: "bind", Source: source, Options: options(vm),
+			Destination: destination(vm.MountPath), Type: "bind", Source: source, Options: options(vm, readOnly(pod, vm)),
 		})
 	}
 	if len(c.VolumeDevices) > 0 {
@@ -60,7 +60,25 @@ func destination(path string) string {
 	return filepath.Clean(path)
 }
 
-func options(vm *corev1.VolumeMount) []string {
+// readOnly tells whether a mount is one: because it says so, because its claim does, or because the
+// node writes the volume and would lose what a container writes there.
+func readOnly(pod *corev1.Pod, vm *corev1.VolumeMount) bool {
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if v.Name != vm.Name {
+			continue
+		}
+		if claim := v.PersistentVolumeClaim; claim != nil && claim.ReadOnly {
+			return true
+		}
+		if v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil {
+			return true
+		}
+	}
+	return vm.ReadOnly
+}
+
+func options(vm *corev1.VolumeMount, readOnly bool) []string {
 	opts := []string{"rbind"}
 	propagation := corev1.MountPropagationNone
 	if vm.MountPropagation != nil {
@@ -77,7 +95,7 @@ func options(vm *corev1.VolumeMount) []string {
 	switch {
 	case vm.ReadOnly && vm.RecursiveReadOnly != nil && *vm.RecursiveReadOnly != corev1.RecursiveReadOnlyDisabled:
 		return append(opts, "ro", "rro")
-	case vm.ReadOnly:
+	case readOnly:
 		return append(opts, "ro")
 	default:
 		return append(opts, "rw")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -262,5 +263,36 @@ func TestSubPathsStayInside(t *testing.T) {
 	}
 	if _, err := mounts(corev1.VolumeMount{Name: "scratch", MountPath: "/o", SubPath: "../x"}); err == nil {
 		t.Error("\"..\" was accepted")
+	}
+}
+
+func TestWhatTheNodeWritesIsReadOnly(t *testing.T) {
+	m := mounter(t, objects{"settings": {"a": "1"}}, nil)
+	claim := func(readOnly bool) corev1.VolumeSource {
+		return corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c", ReadOnly: readOnly}}
+	}
+	for name, c := range map[string]struct {
+		source corev1.VolumeSource
+		want   string
+	}{
+		"a config map":            {configMap("settings"), "ro"},
+		"a secret":                {corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "settings"}}, "ro"},
+		"a projected volume":      {corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{}}, "ro"},
+		"facts about the pod":     {corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{}}, "ro"},
+		"a read-only claim":       {claim(true), "ro"},
+		"a claim":                 {claim(false), "rw"},
+		"a scratch folder":        {corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}, "rw"},
+		"a folder of the machine": {corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp"}}, "rw"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			container := &corev1.Container{Name: "c", VolumeMounts: []corev1.VolumeMount{{Name: "v", MountPath: "/v"}}}
+			list, err := m.Mounts(podWith(named("v", c.source)), container, &volume.Result{Paths: map[string]string{"v": "/x"}}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Contains(list[0].Options, c.want) {
+				t.Errorf("options = %v, want %s", list[0].Options, c.want)
+			}
+		})
 	}
 }
