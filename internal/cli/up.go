@@ -146,7 +146,7 @@ func welcome(out io.Writer, s server.Status) {
 	printAddresses(out, s)
 	data := ""
 	if s.Data != string((&options{}).folder()) {
-		data = " --data " + s.Data
+		data = " --data " + quoted(s.Data)
 	}
 	_, _ = fmt.Fprintf(out, `
 Names under *.localhost reach the gateway: browsers and curl know that by themselves. Programs that
@@ -159,4 +159,12 @@ Try next
   ebb kubectl get pods -A%[1]s
   ebb down%[1]s
 `, data)
+}
+
+// quoted is a word as a shell takes it.
+func quoted(word string) string {
+	if !strings.ContainsAny(word, " \t\n'\"\\$`&|;<>()*?[]#~!{}") {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
