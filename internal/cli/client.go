@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	clientgo "k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -48,6 +49,14 @@ func (o *options) connect() (*session, error) {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
 	return &session{Client: c, config: cfg, clientset: cs}, nil
+}
+
+// explain adds what to do where nothing listens at the API's address.
+func (o *options) explain(err error) error {
+	if utilnet.IsConnectionRefused(err) {
+		return o.unreachable(err)
+	}
+	return err
 }
 
 // unreachable turns a refused connection into what to do about it.

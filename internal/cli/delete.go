@@ -26,7 +26,7 @@ func deleteCommand(o *options) *cobra.Command {
 					return fmt.Errorf("no service %s in namespace %s; `ebb get services -A` lists all", name, o.namespace)
 				}
 				if err != nil {
-					return fmt.Errorf("deleting service %s: %w", name, err)
+					return o.explain(fmt.Errorf("deleting service %s: %w", name, err))
 				}
 				_, _ = fmt.Fprintf(c.OutOrStdout(), "service %s deleted\n", name)
 			}

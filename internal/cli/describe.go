@@ -22,7 +22,7 @@ import (
 func describeCommand(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "describe service",
-		Short: "Show a service: its state and why, traffic, instances, last scaling decisions and cold start",
+		Short: "Show a service: its state and why, traffic, instances, and what the autoscaler wants",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := o.connect()
