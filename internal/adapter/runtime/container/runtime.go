@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -84,7 +85,10 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, err
 	}
 	if r.groups != nil {
-		if err := r.groups.Make(r.guards()); err != nil {
+		// All pods together weigh as much as the node's processors: by default a control group, with
+		// whatever is in it, weighs as little as one process beside it.
+		whole := runtime.Resources{CPUShares: 1024 * uint64(goruntime.NumCPU())}
+		if err := errors.Join(r.groups.Make(r.guards()), r.groups.Limit(cfg.CgroupRoot, whole)); err != nil {
 			r.log.Warn("no control groups", "error", err)
 			r.groups = nil
 		}

@@ -81,6 +81,9 @@ func (r *Runtime) build(ctx context.Context, sl *slot, kind kindOf) error {
 	if err := r.makeGroup(group); err != nil {
 		return err
 	}
+	if r.groups != nil && !kind.unstaged {
+		r.work.Go(r.groups.Prime)
+	}
 	if !kind.hostNetwork && r.cfg.Pods != nil {
 		att, err := r.cfg.Pods.Prepare(ctx)
 		if err != nil {
@@ -111,28 +114,11 @@ func (r *Runtime) startGuard(sl *slot, kind kindOf) error {
 		return err
 	}
 	defer null.Close()
-	attr := &syscall.ProcAttr{
-		Dir:   sl.dir,
-		Env:   []string{"GOMAXPROCS=2", "GOTRACEBACK=single"},
-		Files: []uintptr{null.Fd(), null.Fd(), out.Fd(), uintptr(listener)},
-		Sys:   &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS},
+	attr, err := r.guardAttr(sl, kind)
+	if err != nil {
+		return err
 	}
-	if !kind.unstaged {
-		park, err := json.Marshal(wire.Park{Cgroup: sl.first(), Join: r.procs(sl.first()), CgroupFD: r.groupFolder(sl.first())})
-		if err != nil {
-			return err
-		}
-		attr.Env = append(attr.Env, wire.ParkEnv+"="+string(park))
-	}
-	if !kind.hostNetwork {
-		attr.Sys.Cloneflags |= unix.CLONE_NEWUTS
-		if sl.Network == nil {
-			attr.Sys.Cloneflags |= unix.CLONE_NEWNET
-		}
-	}
-	if !kind.hostIPC {
-		attr.Sys.Cloneflags |= unix.CLONE_NEWIPC
-	}
+	attr.Files = []uintptr{null.Fd(), null.Fd(), out.Fd(), uintptr(listener)}
 	if group := r.groupFolder(r.guards()); group != "" {
 		dir, err := unix.Open(group, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -154,6 +140,32 @@ func (r *Runtime) startGuard(sl *slot, kind kindOf) error {
 		return inNetns(sl.Guard.ns("net"), loopbackUp)
 	}
 	return nil
+}
+
+// guardAttr says how the guardian is cloned: its namespaces and what it finds to do at once.
+func (r *Runtime) guardAttr(sl *slot, kind kindOf) (*syscall.ProcAttr, error) {
+	attr := &syscall.ProcAttr{
+		Dir: sl.dir,
+		Env: []string{"GOMAXPROCS=2", "GOTRACEBACK=single"},
+		Sys: &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS},
+	}
+	if !kind.unstaged {
+		park, err := json.Marshal(wire.Park{Cgroup: sl.first(), Join: r.procs(sl.first()), CgroupFD: r.groupFolder(sl.first())})
+		if err != nil {
+			return nil, err
+		}
+		attr.Env = append(attr.Env, wire.ParkEnv+"="+string(park))
+	}
+	if !kind.hostNetwork {
+		attr.Sys.Cloneflags |= unix.CLONE_NEWUTS
+		if sl.Network == nil {
+			attr.Sys.Cloneflags |= unix.CLONE_NEWNET
+		}
+	}
+	if !kind.hostIPC {
+		attr.Sys.Cloneflags |= unix.CLONE_NEWIPC
+	}
+	return attr, nil
 }
 
 // fork clones from a thread that is in the pod's network namespace, if it has one made for it.
