@@ -156,6 +156,8 @@ func (r *Runtime) killStrays(ctx context.Context) {
 	if r.groups == nil {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, clearTime)
+	defer cancel()
 	known := map[string]bool{"guards": true}
 	guards := map[int]bool{}
 	r.mu.Lock()

@@ -21,6 +21,9 @@ import (
 // endTime bounds how long a guardian may take to end its pod before it is killed.
 const endTime = 5 * time.Second
 
+// clearTime bounds how long taking away what nobody uses may take; the next start tries again.
+const clearTime = 10 * time.Second
+
 // sandbox is one pod.
 type sandbox struct {
 	*slot

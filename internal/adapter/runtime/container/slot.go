@@ -243,6 +243,8 @@ func (r *Runtime) groupFolder(path string) string {
 
 // demolish takes down a slot that no pod has.
 func (r *Runtime) demolish(ctx context.Context, sl *slot) {
+	ctx, cancel := context.WithTimeout(ctx, clearTime)
+	defer cancel()
 	sl.endGuard(ctx)
 	var errs []error
 	if r.groups != nil {
