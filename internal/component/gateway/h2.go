@@ -121,6 +121,9 @@ func (c *call) respondH2(resp *http.Response, clock *clock) error {
 	}
 	if len(resp.Trailer) > 0 {
 		h["Trailer"] = []string{names(resp.Trailer)}
+		if c.r.ProtoMajor == 1 {
+			delete(h, "Content-Length") // HTTP/1 has room for trailers only where a body says its own end
+		}
 	}
 	c.answer(resp.StatusCode)
 	if resp.ContentLength != 0 {

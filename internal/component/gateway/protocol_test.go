@@ -152,6 +152,24 @@ func TestForwardsTrailersBothWays(t *testing.T) {
 	})
 }
 
+func TestForwardsTrailersAfterAShortBody(t *testing.T) {
+	app := func(w http.ResponseWriter, _ *http.Request) { // over HTTP/2 this gets a Content-Length too
+		w.Header().Set("Trailer", "X-End")
+		_, _ = w.Write([]byte("body"))
+		w.Header().Set("X-End", "bye")
+	}
+	eachProtocol(t, app, func(t *testing.T, r *rig, c *http.Client) {
+		resp, err := c.Do(r.request("GET", "/", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "body" || resp.Trailer.Get("X-End") != "bye" {
+			t.Errorf("body %q, trailer %v, %v", body, resp.Trailer, err)
+		}
+	})
+}
+
 func TestStreamsEveryWriteAtOnce(t *testing.T) {
 	next := make(chan struct{})
 	app := func(w http.ResponseWriter, _ *http.Request) {
