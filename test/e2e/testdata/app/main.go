@@ -19,12 +19,21 @@ func main() {
 		log.Printf("exiting with %d as told", code)
 		os.Exit(code)
 	}
+	if d, err := time.ParseDuration(os.Getenv("START_DELAY")); err == nil {
+		time.Sleep(d)
+	}
 	http.HandleFunc("/", handle)
+	protocols(http.DefaultServeMux)
 	port := os.Getenv("PORT")
 	if port == "" {
 		port = "8080"
 	}
-	server := &http.Server{Addr: ":" + port, ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Addr: ":" + port, ReadHeaderTimeout: 10 * time.Second, Protocols: new(http.Protocols)}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	if d, err := time.ParseDuration(os.Getenv("IDLE_TIMEOUT")); err == nil {
+		server.IdleTimeout = d
+	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
 	go func() {
