@@ -41,10 +41,16 @@ type guard struct {
 	pause   int           // process 1 of a shared process namespace, or 0
 }
 
+// surviveSignals keeps the guard running through signals meant for the terminal it was started from.
+// They are caught, not ignored: what is ignored stays so in every program a container executes.
+func surviveSignals() {
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)
+}
+
 // Main serves the listening socket fd until it is told to end.
 func Main(listener int) int {
 	debug.SetGCPercent(50)
-	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)
+	surviveSignals()
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		fmt.Fprintln(os.Stderr, "guard: adopting orphans:", err)
 		return 1

@@ -113,6 +113,12 @@ func runIsolation(t *testing.T, s Subject) {
 			t.Errorf("is called %q, the node %q", got[5], host)
 		}
 	})
+	t.Run("no signal is ignored", func(t *testing.T) {
+		status := newBench(t, s).say("print", "/proc/self/status")
+		if !strings.Contains(status, "SigIgn:\t0000000000000000\n") {
+			t.Errorf("got %s", status)
+		}
+	})
 	t.Run("kernel settings of the sandbox", func(t *testing.T) {
 		b := newBench(t, s, func(s *runtime.SandboxSpec) {
 			s.Sysctls = map[string]string{"kernel.shm_rmid_forced": "1", "net.ipv4.ip_unprivileged_port_start": "81"}
