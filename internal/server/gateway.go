@@ -18,6 +18,8 @@ import (
 	"ebb.dev/ebb/internal/component/proxy"
 	"ebb.dev/ebb/internal/domain/scale"
 	"ebb.dev/ebb/internal/domain/traffic"
+	"ebb.dev/ebb/internal/platform/fleet"
+	"ebb.dev/ebb/internal/platform/kube"
 )
 
 // routeDomain is where public routes live unless config-domain says otherwise, and aliasDomain the
@@ -34,10 +36,34 @@ func (s *Server) makeGateway() {
 		Log: s.log.With("part", "autoscaler"), Registerer: s.metricsRegistry,
 	})
 	s.gateway = gateway.New(gateway.Config{
-		Fleet: s.fleet, Demand: s.demand, Sink: s.autoscaler, Log: s.log.With("part", "gateway"),
+		Fleet: s.fleet, Demand: s.demand, Sink: waker{s.autoscaler, s.fleet, &s.gate}, Log: s.log.With("part", "gateway"),
 		Registerer: s.metricsRegistry, Timeline: s.timeline,
 	})
+	s.gate.Changed = yield
+	s.fleet.Subscribe(func(rev types.NamespacedName) {
+		if s.fleet.Ready(rev) > 0 {
+			s.gate.End(rev)
+		}
+	})
 	s.background("autoscaler", s.autoscaler.Run)
+}
+
+// coldPatience is how long a start may hold up work that nobody waits for.
+const coldPatience = 3 * time.Second
+
+// waker tells the autoscaler of demand, and everybody else that a first instance starts.
+type waker struct {
+	*autoscaler.Autoscaler
+	fleet *fleet.Fleet
+	gate  *kube.Gate
+}
+
+// Active implements demand.Sink.
+func (w waker) Active(rev types.NamespacedName) {
+	if w.fleet.Ready(rev) == 0 {
+		w.gate.Begin(rev, coldPatience)
+	}
+	w.Autoscaler.Active(rev)
 }
 
 // publish gives the gateway a new route table; the first one holds every route of the last run.

@@ -33,6 +33,7 @@ import (
 	"ebb.dev/ebb/internal/platform/demand"
 	"ebb.dev/ebb/internal/platform/fleet"
 	"ebb.dev/ebb/internal/platform/image"
+	"ebb.dev/ebb/internal/platform/kube"
 	"ebb.dev/ebb/internal/platform/netns"
 	"ebb.dev/ebb/internal/platform/telemetry"
 )
@@ -92,6 +93,7 @@ type Server struct {
 	node       *node.Node
 	informers  informers.SharedInformerFactory
 
+	gate       kube.Gate     // closed while requests wait for a first instance
 	published  chan struct{} // closed when the gateway has its first route table
 	firstTable sync.Once
 
@@ -141,7 +143,7 @@ func Up(ctx context.Context, o Options) (*Server, error) {
 // Kubernetes' schemas, which do not change, and a small margin costs little. Percent, as GOGC.
 const (
 	startPercent  = 400
-	steadyPercent = 60
+	steadyPercent = 50
 	settled       = 5 * time.Second // until what start-up left can be given back
 )
 
@@ -158,6 +160,18 @@ func (s *Server) shed() {
 	}
 	timer := time.AfterFunc(settled, debug.FreeOSMemory)
 	s.onStop("memory", func(context.Context) error { timer.Stop(); return nil })
+}
+
+// yield puts collecting off while requests wait for a first instance.
+func yield(busy bool) {
+	if os.Getenv("GOGC") != "" {
+		return
+	}
+	if busy {
+		debug.SetGCPercent(startPercent)
+	} else {
+		debug.SetGCPercent(steadyPercent)
+	}
 }
 
 // start runs the parts' starts; what can go side by side does.

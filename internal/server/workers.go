@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os/exec"
-	"slices"
 	"strconv"
 	"time"
 
@@ -70,7 +68,7 @@ func (s *Server) startControllers(ctx context.Context) error {
 	}
 	if err := all.Setup(context.WithoutCancel(ctx), controller.Config{
 		Manager: manager, Settings: current, Images: s.images, Fleet: s.fleet, Scaler: scaler{s.autoscaler},
-		Publish: s.publish, Gateway: innerGatewayHost, PublicPort: int(s.publicPort()),
+		Publish: s.publish, Busy: s.gate.Busy, Gateway: innerGatewayHost, PublicPort: int(s.publicPort()),
 		HostAliases: map[string][]string{routeDomain: {aliasDomain}}, Log: s.log.With("part", "controllers"),
 	}); err != nil {
 		return err
@@ -116,6 +114,9 @@ func (s *Server) startServices(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Only informers somebody asked for by now are started; the metrics API asks when the node runs.
+	factory.Core().V1().Pods().Informer()
+	factory.Core().V1().Nodes().Informer()
 	s.informers = factory
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.onStop("informers", func(context.Context) error { stop(); factory.Shutdown(); return nil })
@@ -153,7 +154,7 @@ func (s *Server) startNode(ctx context.Context) error {
 		return fmt.Errorf("listening for the node's API: %w", err)
 	}
 	s.node, err = node.New(node.Config{
-		Name: s.id.Node, Version: Version, Client: s.client, Runtime: s.runtime, Handlers: handlers(), Images: s.unpacked.Load(),
+		Name: s.id.Node, Version: Version, Client: s.client, Runtime: s.runtime, Handlers: s.runtime.Handlers(), Images: s.unpacked.Load(),
 		Address: s.id.NodeIP(), HostAddress: s.id.HostIP(), DNS: s.id.DNSIP(), ClusterDomain: clusterDomain, DataDir: s.folder.Node(),
 		Listen: listener, TLS: certificates, ClientCA: s.cluster.CABundle(),
 		Observer: watcher{s.fleet}, Drainer: s.gateway, Seccomp: container.DefaultSeccomp, Log: s.log.With("part", "node"),
@@ -176,16 +177,4 @@ func (s *Server) startNode(ctx context.Context) error {
 	case <-time.After(time.Minute):
 		return fmt.Errorf("waiting for the node: not ready after a minute; the log may tell why")
 	}
-}
-
-// handlers are the RuntimeClasses whose programs this machine has.
-func handlers() []string {
-	var out []string
-	for handler, program := range map[string]string{"runc": "runc", "gvisor": "runsc"} {
-		if _, err := exec.LookPath(program); err == nil {
-			out = append(out, handler)
-		}
-	}
-	slices.Sort(out)
-	return out
 }

@@ -43,6 +43,8 @@ type Config struct {
 	Locals []Local
 	// Dial reaches nodes, pods and Services; nil dials from the host.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Transport wraps what every client in this process sends by; nil leaves it as it is.
+	Transport func(http.RoundTripper) http.RoundTripper
 	Log  *slog.Logger
 }
 

@@ -57,6 +57,7 @@ func (c *Cluster) clientConfig(token string) *rest.Config {
 		BearerToken:        token,
 		TLSClientConfig:    rest.TLSClientConfig{CAData: c.files.ca.PEM()},
 		Dial:               dialer.DialContext,
+		WrapTransport:      c.cfg.Transport,
 		DisableCompression: true,
 		QPS:                -1,
 	}

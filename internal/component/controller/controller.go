@@ -44,6 +44,9 @@ type Config struct {
 	PublicPort int
 	// HostAliases are further domains for routes of a domain: "localhost" to "127.0.0.1.sslip.io".
 	HostAliases map[string][]string
+	// Busy tells that somebody waits for instances to start: what only shows their number can wait.
+	// Optional.
+	Busy func() bool
 	// Log receives what no condition can tell.
 	Log *slog.Logger
 }

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -37,8 +38,12 @@ type Reconciler struct {
 	fleet    controller.Fleet
 	scaler   controller.Scaler
 	resolver *resolver
+	busy     func() bool
 	log      *slog.Logger
 }
+
+// later is when a Revision is looked at again whose news could wait.
+const later = 500 * time.Millisecond
 
 // Setup adds the controller to the manager.
 func Setup(ctx context.Context, c controller.Config) error {
@@ -50,7 +55,11 @@ func Setup(ctx context.Context, c controller.Config) error {
 		fleet:    c.Fleet,
 		scaler:   c.Scaler,
 		resolver: newResolver(c, trigger.Fire),
+		busy:     c.Busy,
 		log:      c.Log,
+	}
+	if r.busy == nil {
+		r.busy = func() bool { return false }
 	}
 	c.Fleet.Subscribe(trigger.Fire)
 	c.Scaler.Subscribe(trigger.Fire)
@@ -98,6 +107,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		r.resolver.Forget(req.NamespacedName)
 		r.scaler.RemoveRevision(req.NamespacedName)
 		return ctrl.Result{}, nil
+	}
+	if s.revision.IsReady() && r.busy() {
+		return ctrl.Result{RequeueAfter: later}, nil // only the scale can have changed
 	}
 	p, err := decide(*s)
 	if err != nil {
