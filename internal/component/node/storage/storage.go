@@ -122,7 +122,8 @@ func (c *controller) next(ctx context.Context) bool {
 	return true
 }
 
-// claim makes the volume of a claim whose first pod was scheduled here.
+// claim makes the volume of a claim whose first pod was scheduled here, or of one whose class does not
+// wait for a pod.
 func (c *controller) claim(ctx context.Context, key string) error {
 	namespace, name, err := cache.SplitMetaNamespaceKey(key)
 	if err != nil {
@@ -135,7 +136,11 @@ func (c *controller) claim(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	if pvc.Spec.VolumeName != "" || pvc.DeletionTimestamp != nil || pvc.Annotations[annotationNode] != c.Node || pvc.Spec.StorageClassName == nil {
+	if pvc.Spec.VolumeName != "" || pvc.DeletionTimestamp != nil || pvc.Spec.StorageClassName == nil {
+		return nil
+	}
+	chosen := pvc.Annotations[annotationNode]
+	if chosen != "" && chosen != c.Node {
 		return nil
 	}
 	class, err := c.Client.StorageV1().StorageClasses().Get(ctx, *pvc.Spec.StorageClassName, metav1.GetOptions{})
@@ -145,7 +150,7 @@ func (c *controller) claim(ctx context.Context, key string) error {
 	if err != nil {
 		return fmt.Errorf("reading storage class %s: %w", *pvc.Spec.StorageClassName, err)
 	}
-	if class.Provisioner != Provisioner {
+	if class.Provisioner != Provisioner || chosen == "" && waits(class) {
 		return nil
 	}
 	if err := c.provision(ctx, pvc, class); err != nil {
@@ -153,6 +158,10 @@ func (c *controller) claim(ctx context.Context, key string) error {
 		return err
 	}
 	return nil
+}
+
+func waits(class *storagev1.StorageClass) bool {
+	return class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
 }
 
 func (c *controller) provision(ctx context.Context, pvc *corev1.PersistentVolumeClaim, class *storagev1.StorageClass) error {

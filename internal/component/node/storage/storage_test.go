@@ -10,7 +10,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/record"
 
@@ -129,5 +131,25 @@ func TestClaimsWaitForTheirNode(t *testing.T) {
 	list, err := client.CoreV1().PersistentVolumes().List(t.Context(), metav1.ListOptions{})
 	if err != nil || len(list.Items) != 1 {
 		t.Errorf("%d volumes, %v, want 1", len(list.Items), err)
+	}
+}
+
+func TestAClassThatDoesNotWaitGetsItsVolumeAtOnce(t *testing.T) {
+	client, _ := run(t)
+	immediate := storagev1.VolumeBindingImmediate
+	for name, mode := range map[string]*storagev1.VolumeBindingMode{"at-once": &immediate, "by-default": nil} {
+		class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: storage.Provisioner, VolumeBindingMode: mode}
+		if _, err := client.StorageV1().StorageClasses().Create(t.Context(), class, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c := claim(name, "")
+		c.UID, c.Spec.StorageClassName = types.UID(name), &class.Name
+		if _, err := client.CoreV1().PersistentVolumeClaims("ns").Create(t.Context(), c, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the volume "+name, func() bool {
+			_, err := client.CoreV1().PersistentVolumes().Get(t.Context(), "pvc-"+name, metav1.GetOptions{})
+			return err == nil
+		})
 	}
 }
