@@ -1,0 +1,125 @@
+package server
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"knative.dev/serving/pkg/apis/serving"
+
+	"ebb.dev/ebb/internal/component/node"
+	"ebb.dev/ebb/internal/platform/config"
+	"ebb.dev/ebb/internal/platform/fleet"
+)
+
+func TestAFolderIsHeldByOneProcess(t *testing.T) {
+	folder := config.Folder(t.TempDir())
+	if status, err := ReadStatus(folder); err != nil || status.State != StateStopped {
+		t.Errorf("status before = %+v, %v", status, err)
+	}
+	held, err := lock(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock(folder); !errors.Is(err, ErrRunning) || !strings.Contains(err.Error(), "ebb down") {
+		t.Errorf("second lock = %v, want ErrRunning with the way out", err)
+	}
+	if status, err := ReadStatus(folder); err != nil || status.State != StateStarting || status.PID != os.Getpid() {
+		t.Errorf("status without a file = %+v, %v", status, err)
+	}
+	if err := config.WriteJSON(folder.Status(), Status{State: StateReady, PID: os.Getpid()}); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := ReadStatus(folder); err != nil || status.State != StateReady {
+		t.Errorf("status = %+v, %v", status, err)
+	}
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := ReadStatus(folder); err != nil || status.State != StateStopped {
+		t.Errorf("status of a dead process = %+v, %v; only the lock proves life", status, err)
+	}
+}
+
+func TestResetRefusesAForeignFolder(t *testing.T) {
+	folder := config.Folder(t.TempDir())
+	if err := Reset(t.Context(), folder); err == nil {
+		t.Error("a folder that is not ebb's was deleted")
+	}
+	if _, err := os.Stat(string(folder)); err != nil {
+		t.Errorf("folder after a refused reset: %v", err)
+	}
+}
+
+func TestPortsAreJudgedBeforeAnythingStarts(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at the end
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	for name, c := range map[string]struct{ address, want string }{
+		"in use":           {taken.Addr().String(), "in use"},
+		"no port":          {"127.0.0.1", "host:port"},
+		"not on loopback":  {"0.0.0.0:8080", "loopback"},
+		"a name":           {"localhost:8080", "loopback"},
+		"port zero":        {"127.0.0.1:0", "host:port"},
+		"no number at all": {"127.0.0.1:http", "host:port"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := portFree("--http", c.address, "127.0.0.1:8081")
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "--http") {
+				t.Errorf("error = %v, want one about %q that names the flag", err, c.want)
+			}
+		})
+	}
+}
+
+func TestALateHandlerAnswersOnceItIsThere(t *testing.T) {
+	l := newLate()
+	got := make(chan int)
+	go func() {
+		w := httptest.NewRecorder()
+		l.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", http.NoBody))
+		got <- w.Code
+	}()
+	l.set(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	if code := <-got; code != http.StatusTeapot {
+		t.Errorf("code = %d", code)
+	}
+}
+
+func TestTheFleetHearsOfRevisionsPodsOnly(t *testing.T) {
+	f := fleet.New()
+	w := watcher{f}
+	pod := func(labels map[string]string) *corev1.Pod {
+		return &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u", Labels: labels},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "side"}, {Ports: []corev1.ContainerPort{{ContainerPort: 9000}}}}},
+		}
+	}
+	ip := netip.MustParseAddr("10.0.0.7")
+	rev := types.NamespacedName{Namespace: "ns", Name: "r"}
+	w.PodChanged(node.PodState{Pod: pod(nil), IP: ip, Ready: true})
+	if n := len(f.Instances(rev)); n != 0 {
+		t.Fatalf("%d instances after a pod of no revision", n)
+	}
+	stamps := map[string]time.Time{"ready": time.Unix(1, 0)}
+	w.PodChanged(node.PodState{Pod: pod(map[string]string{serving.RevisionLabelKey: "r"}), IP: ip, Ready: true, Stamps: stamps})
+	all := f.Instances(rev)
+	if len(all) != 1 || all[0].Address != netip.AddrPortFrom(ip, 9000) || !all[0].Ready || all[0].Pod != "p" {
+		t.Fatalf("instances = %+v", all)
+	}
+	w.PodGone("u")
+	if n := len(f.Instances(rev)); n != 0 {
+		t.Errorf("%d instances after the pod went", n)
+	}
+}
