@@ -61,7 +61,7 @@ func BenchmarkStart(b *testing.B) {
 				b.StopTimer()
 				wait(b, parkTime)
 				b.StartTimer()
-				id, s, err := runtimetest.Measure(b.Context(), r, layer, "", dial)
+				id, s, err := runtimetest.Measure(b.Context(), r, runtimetest.Pod{Layer: layer, Dial: dial})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -110,7 +110,7 @@ func BenchmarkBurst(b *testing.B) {
 	r, dial := openNetworked(b, 44, 0)
 	layer := runtimetest.Layer(b)
 	for b.Loop() {
-		starts, wall, err := runtimetest.Burst(b.Context(), r, layer, "", dial, 50)
+		starts, wall, err := runtimetest.Burst(b.Context(), r, runtimetest.Pod{Layer: layer, Dial: dial}, 50)
 		if err != nil {
 			b.Fatal(err)
 		}

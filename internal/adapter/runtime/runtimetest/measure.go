@@ -28,14 +28,21 @@ type Start struct {
 	Answer  time.Duration // the first HTTP 200 was read; all from the first call on
 }
 
-// Measure starts a sandbox with limits and one container of the layer, whose program serves HTTP
-// on port 8000, and returns once it answered. The sandbox stays; stop it by the ID returned.
-func Measure(ctx context.Context, rt runtime.Runtime, layer, handler string, dial Dialer) (string, Start, error) {
+// Pod is what is started to be measured: one container of a layer whose program serves HTTP on port
+// 8000, by a RuntimeClass handler, and how to reach it.
+type Pod struct {
+	Layer, Handler string
+	Dial           Dialer
+}
+
+// Measure starts a pod with limits and returns once it answered. The sandbox stays; stop it by the
+// ID returned.
+func Measure(ctx context.Context, rt runtime.Runtime, p Pod) (string, Start, error) {
 	id := unique("measured")
 	var s Start
 	begin := time.Now()
 	sb, err := rt.StartSandbox(ctx, runtime.SandboxSpec{
-		ID: id, Namespace: "default", Name: id, Handler: handler, Hostname: "measured",
+		ID: id, Namespace: "default", Name: id, Handler: p.Handler, Hostname: "measured",
 		Resources: runtime.Resources{CPUShares: 512, CPUQuotaUS: 100_000, CPUPeriodUS: 100_000, MemoryBytes: 256 << 20},
 	})
 	if err != nil {
@@ -43,7 +50,7 @@ func Measure(ctx context.Context, rt runtime.Runtime, layer, handler string, dia
 	}
 	s.Sandbox = time.Since(begin)
 	_, err = rt.StartContainer(ctx, runtime.ContainerSpec{
-		ID: id + "-main", SandboxID: id, Name: "main", RootFS: []string{layer},
+		ID: id + "-main", SandboxID: id, Name: "main", RootFS: []string{p.Layer},
 		Process: specs.Process{
 			Args: []string{"/pod", "serve", ":8000"}, Cwd: "/", User: specs.User{UID: 65532, GID: 65532},
 			NoNewPrivileges: true, Capabilities: &specs.LinuxCapabilities{},
@@ -54,7 +61,7 @@ func Measure(ctx context.Context, rt runtime.Runtime, layer, handler string, dia
 		return id, s, err
 	}
 	s.Started = time.Since(begin)
-	err = UntilAnswer(ctx, func() (net.Conn, error) { return dial(ctx, sb, 8000) })
+	err = UntilAnswer(ctx, func() (net.Conn, error) { return p.Dial(ctx, sb, 8000) })
 	s.Answer = time.Since(begin)
 	return id, s, err
 }
@@ -102,12 +109,12 @@ func ask(ctx context.Context, dial func() (net.Conn, error)) error {
 
 // Burst starts count pods at the same moment and stops them afterwards. The starts come back
 // sorted by answer, with the time until the last one answered.
-func Burst(ctx context.Context, rt runtime.Runtime, layer, handler string, dial Dialer, count int) ([]Start, time.Duration, error) {
+func Burst(ctx context.Context, rt runtime.Runtime, p Pod, count int) ([]Start, time.Duration, error) {
 	var wg sync.WaitGroup
 	starts, ids, errs := make([]Start, count), make([]string, count), make([]error, count)
 	begin := time.Now()
 	for i := range count {
-		wg.Go(func() { ids[i], starts[i], errs[i] = Measure(ctx, rt, layer, handler, dial) })
+		wg.Go(func() { ids[i], starts[i], errs[i] = Measure(ctx, rt, p) })
 	}
 	wg.Wait()
 	wall := time.Since(begin)

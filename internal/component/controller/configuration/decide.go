@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"knative.dev/serving/pkg/apis/serving"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
@@ -68,7 +67,7 @@ func taken(name string) string {
 // that it is what the template says.
 func latestCreated(s state) *servingv1.Revision {
 	if s.configuration.Spec.Template.Name != "" {
-		if s.named != nil && Matches(s.configuration, s.named) {
+		if s.named != nil && controller.Matches(s.configuration, s.named) {
 			return s.named
 		}
 		return nil
@@ -80,17 +79,6 @@ func latestCreated(s state) *servingv1.Revision {
 		}
 	}
 	return nil
-}
-
-// Matches tells whether a revision that has the name a Configuration's template asks for may stand
-// for it: it must be the Configuration's own, made of this generation or of the same spec.
-func Matches(cfg *servingv1.Configuration, rev *servingv1.Revision) bool {
-	if !metav1.IsControlledBy(rev, cfg) {
-		return false
-	}
-	generation := strconv.FormatInt(cfg.Generation, 10)
-	return rev.Labels[serving.ConfigurationGenerationLabelKey] == generation ||
-		equality.Semantic.DeepEqual(cfg.Spec.Template.Spec, rev.Spec)
 }
 
 // propagate takes over what the latest created revision says of itself.

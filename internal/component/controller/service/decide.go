@@ -10,7 +10,6 @@ import (
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 
 	"ebb.dev/ebb/internal/component/controller"
-	"ebb.dev/ebb/internal/component/controller/configuration"
 	"ebb.dev/ebb/internal/domain/render"
 )
 
@@ -69,7 +68,7 @@ func decideConfiguration(ctx context.Context, s state, p *plan) bool {
 		return !named
 	}
 	p.status.PropagateConfigurationStatus(&cfg.Status)
-	if s.named != nil && !configuration.Matches(cfg, s.named) {
+	if s.named != nil && !controller.Matches(cfg, s.named) {
 		p.status.MarkRevisionNameTaken(s.named.Name)
 		return false
 	}
