@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -207,6 +208,9 @@ func (s *Source) options(ctx context.Context, auth authn.Authenticator) []remote
 
 // classify puts a sentinel of this package before a registry's answer.
 func classify(err error) error {
+	if nowhere, ok := errors.AsType[*net.DNSError](err); ok && nowhere.IsNotFound {
+		return fmt.Errorf("ebb's own registry does not have it, and there is no other of that name: %w", err)
+	}
 	answer, ok := errors.AsType[*transport.Error](err)
 	if !ok {
 		return err
