@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -34,6 +35,7 @@ type deployment struct {
 	name    string
 	image   string
 	env     []string
+	arches  []string
 	timeout time.Duration
 	noWait  bool
 }
@@ -57,6 +59,7 @@ func deployCommand(o *options) *cobra.Command {
 	c.Flags().StringVar(&d.name, "name", "", "name of the service (default: the folder's name)")
 	c.Flags().StringVar(&d.image, "image", "", "run this image instead of building a folder")
 	c.Flags().StringArrayVarP(&d.env, "env", "e", nil, "NAME=value for the code; NAME- removes one")
+	c.Flags().StringSliceVar(&d.arches, "platform", nil, "build for these instead of this machine, such as linux/amd64,linux/arm64")
 	c.Flags().DurationVar(&d.timeout, "timeout", 2*time.Minute, "how long to wait until it is ready")
 	c.Flags().BoolVar(&d.noWait, "no-wait", false, "return before it is ready")
 	return o.withNamespace(c)
@@ -141,7 +144,11 @@ func (d *deployment) build(ctx context.Context, out io.Writer, registry string) 
 	if err := builder.Detect(d.path); err != nil {
 		return "", fmt.Errorf("building %s: %w", d.path, err)
 	}
-	made, err := builder.Build(ctx, build.Request{Dir: d.path, Name: d.name})
+	platforms, err := d.platforms()
+	if err != nil {
+		return "", err
+	}
+	made, err := builder.Build(ctx, build.Request{Dir: d.path, Name: d.name, Platforms: platforms})
 	if err != nil {
 		return "", err // it says what was being built
 	}
@@ -152,6 +159,19 @@ func (d *deployment) build(ctx context.Context, out io.Writer, registry string) 
 	}
 	_, _ = fmt.Fprintf(out, "built %s (%.1f s)\n", repository, time.Since(began).Seconds())
 	return repository + "@" + digest.DigestStr(), nil
+}
+
+// platforms reads --platform; none means this machine's.
+func (d *deployment) platforms() ([]v1.Platform, error) {
+	var out []v1.Platform
+	for _, text := range d.arches {
+		p, err := v1.ParsePlatform(text)
+		if err != nil || p.OS == "" || p.Architecture == "" {
+			return nil, fmt.Errorf("%w: --platform %q: want os/architecture, such as linux/arm64", errUsage, text)
+		}
+		out = append(out, *p)
+	}
+	return out, nil
 }
 
 // apply creates the service or updates what the flags say about the one that is there, and returns
@@ -205,6 +225,16 @@ func (d *deployment) shape(service *servingv1.Service) {
 	}
 }
 
+// unserved warns when traffic is pinned to other revisions than the one just made.
+func unserved(service *servingv1.Service) string {
+	for _, t := range service.Status.Traffic {
+		if t.RevisionName == service.Status.LatestReadyRevisionName {
+			return ""
+		}
+	}
+	return fmt.Sprintf("\nnote: %s gets no traffic, spec.traffic names other revisions", service.Status.LatestReadyRevisionName)
+}
+
 // settle is how long a Ready=False must stand before it is taken for final; it may still be about
 // the revision before.
 const settle = 2 * time.Second
@@ -237,7 +267,7 @@ func (d *deployment) await(ctx context.Context, s *session, generation int64) (s
 			ready := service.Status.GetCondition(apis.ConditionReady)
 			switch {
 			case ready.IsTrue():
-				return service.Status.URL.String(), nil
+				return service.Status.URL.String() + unserved(service), nil
 			case ready.IsFalse():
 				message = ready.Reason + ": " + ready.Message
 				failed.Reset(settle)

@@ -138,7 +138,7 @@ func (s *Server) gatewayInboxes() map[types.NamespacedName]map[int32]func(net.Co
 	s.outerTLS = proxy.NewInbox(netip.AddrPortFrom(s.id.GatewayIP(), 443))
 	s.inner = proxy.NewInbox(netip.AddrPortFrom(s.id.NodeIP(), 80))
 	outer := map[int32]func(net.Conn){80: s.outer.Deliver, 443: s.outerTLS.Deliver}
-	if p := s.publicPort(); p != 0 {
+	if p := s.httpPort(); outer[p] == nil {
 		outer[p] = s.outer.Deliver
 	}
 	return map[types.NamespacedName]map[int32]func(net.Conn){

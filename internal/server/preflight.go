@@ -23,7 +23,7 @@ func Preflight(o Options) error {
 	if os.Geteuid() != 0 {
 		return errors.New("starting pods needs root: namespaces, mounts and cgroups are made for them; run `sudo ebb up`")
 	}
-	if err := needCapabilities(); err != nil {
+	if err := errors.Join(needMachine(), needCapabilities()); err != nil {
 		return err
 	}
 	if err := errors.Join(
@@ -34,6 +34,19 @@ func Preflight(o Options) error {
 	}
 	if o.HTTP == o.API {
 		return fmt.Errorf("--http and --api are both %s: give each a port of its own", o.HTTP)
+	}
+	return nil
+}
+
+// needMachine refuses a root that is one in a user namespace only: its mounts and devices are not the
+// machine's.
+func needMachine() error {
+	data, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return fmt.Errorf("reading user namespace: %w", err)
+	}
+	if fields := strings.Fields(string(data)); len(fields) != 3 || fields[0] != "0" || fields[1] != "0" || fields[2] != "4294967295" {
+		return errors.New("starting pods needs the machine's root; this one is root in a user namespace only (rootless container, unshare --user): run ebb outside of it")
 	}
 	return nil
 }

@@ -70,11 +70,11 @@ func (s *Server) services() []*coreac.ServiceApplyConfiguration {
 	return []*coreac.ServiceApplyConfiguration{outer, inner, dns}
 }
 
-// gatewayPorts are 80 and 443, and the gateway's port on this machine, so that a URL printed with a port
-// works inside pods too.
+// gatewayPorts are 80 and 443, and the gateway's port on this machine, so that an address that works
+// here works inside pods too.
 func (s *Server) gatewayPorts() []*coreac.ServicePortApplyConfiguration {
 	ports := []*coreac.ServicePortApplyConfiguration{port("http", 80), port("https", 443)}
-	if p := s.publicPort(); p != 0 {
+	if p := s.httpPort(); p != 80 && p != 443 {
 		ports = append(ports, port("http-alt", p))
 	}
 	return ports
@@ -86,16 +86,15 @@ func port(name string, number int32) *coreac.ServicePortApplyConfiguration {
 
 // publicPort is the port URLs carry: 0 where the gateway has 127.0.0.1:80.
 func (s *Server) publicPort() int32 {
-	if s.onPort80 != nil {
-		return 0
+	if p := s.httpPort(); s.onPort80 == nil && p != 80 {
+		return p
 	}
-	_, text, err := net.SplitHostPort(s.options.HTTP)
-	if err != nil {
-		return 0
-	}
-	number, err := strconv.ParseInt(text, 10, 32)
-	if err != nil || number == 80 {
-		return 0
-	}
+	return 0
+}
+
+// httpPort is the gateway's port on this machine, which Preflight has judged.
+func (s *Server) httpPort() int32 {
+	_, text, _ := net.SplitHostPort(s.options.HTTP)
+	number, _ := strconv.ParseInt(text, 10, 32)
 	return int32(number)
 }

@@ -118,6 +118,9 @@ func (s *Server) startServices(ctx context.Context) error {
 	factory.Core().V1().Pods().Informer()
 	factory.Core().V1().Nodes().Informer()
 	s.informers = factory
+	core := factory.Core().V1() // what metrics are shown of is watched from the start, too
+	core.Pods().Informer()
+	core.Nodes().Informer()
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.onStop("informers", func(context.Context) error { stop(); factory.Shutdown(); return nil })
 	factory.Start(running.Done())

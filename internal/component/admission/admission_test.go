@@ -196,6 +196,15 @@ func TestValidation(t *testing.T) {
 			now:  with("spec: {containers", "spec: {timeoutSeconds: 9999, containers"),
 			want: "validation failed: expected 0 <= 9999 <= 600: spec.template.spec.timeoutSeconds",
 		},
+		"a scaler that nobody here is": {
+			now:  with("template: {spec", `template: {metadata: {annotations: {autoscaling.knative.dev/class: hpa.autoscaling.knative.dev}}, spec`),
+			want: `spec.template.metadata.annotations[autoscaling.knative.dev/class]: class "hpa.autoscaling.knative.dev" is not supported by ebb yet`,
+		},
+		"a kind that nobody here acts upon": {
+			resource: "domainmappings",
+			now:      "{apiVersion: serving.knative.dev/v1beta1, kind: DomainMapping, metadata: {name: shop.example.com, namespace: shop}, spec: {ref: {apiVersion: serving.knative.dev/v1, kind: Service, name: hello}}}",
+			want:     "DomainMapping shop.example.com: not supported by ebb yet",
+		},
 		"a feature that is off": {
 			now:  with("spec: {containers", "spec: {hostNetwork: true, containers"),
 			want: "spec.template.spec.hostNetwork",

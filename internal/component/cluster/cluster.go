@@ -45,7 +45,7 @@ type Config struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Transport wraps what every client in this process sends by; nil leaves it as it is.
 	Transport func(http.RoundTripper) http.RoundTripper
-	Log  *slog.Logger
+	Log       *slog.Logger
 }
 
 // Local is a Service whose requests a handler of this process answers.

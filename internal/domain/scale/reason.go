@@ -124,7 +124,9 @@ func (d Decision) patience() string {
 // figure prints a value with as many decimals as help.
 func figure(f float64) string {
 	switch {
-	case f == 0 || f >= 100:
+	case f == 0: // of either sign
+		return "0"
+	case f >= 100:
 		return strconv.FormatFloat(f, 'f', 0, 64)
 	case f < 0.01:
 		return "<0.01"
