@@ -311,6 +311,9 @@ func (sl *slot) dial() (*wire.Conn, error) {
 	}
 	if err := unix.Connect(fd, address(folder)); err != nil { // waits only for a full queue
 		unix.Close(fd)
+		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
+			return nil, fmt.Errorf("connecting to the pod's guardian: %w: %w", runtime.ErrNotRunning, err)
+		}
 		return nil, fmt.Errorf("connecting to the pod's guardian: %w", err)
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {

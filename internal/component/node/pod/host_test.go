@@ -1,6 +1,7 @@
 package pod_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"ebb.dev/ebb/internal/adapter/runtime"
 )
 
 func TestPodOnTheHostsNetworkHasTheHostsAddress(t *testing.T) {
@@ -47,4 +50,24 @@ func TestWhatTheNodeCannotGiveIsSaid(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestASandboxThatEndedIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		m := b.start(newPod(nil), nil)
+		synctest.Wait()
+		before := m.Status().PodIP
+		b.runtime.StartError["user"] = fmt.Errorf("asking the guardian: %w", runtime.ErrNotRunning)
+		b.runtime.End("11111111-2222-3333-4444-555555555555", "user", 137)
+		synctest.Wait()
+		delete(b.runtime.StartError, "user")
+		time.Sleep(time.Minute)
+		if s := m.Status(); !ready(m) || s.PodIP == before {
+			t.Errorf("ready %v, address %s, before %s", ready(m), s.PodIP, before)
+		}
+		if seen := b.reasons(); !slices.Contains(seen, "SandboxChanged") {
+			t.Errorf("events = %v", seen)
+		}
+	})
 }

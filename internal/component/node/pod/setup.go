@@ -27,6 +27,7 @@ const (
 	eventMount     = "FailedMount"
 	eventSandbox   = "FailedCreatePodSandBox"
 	eventHostPort  = "HostPortNotOpened"
+	eventRenew     = "SandboxChanged"
 	eventNever     = "ErrImageNeverPull"
 	eventPostStart = "FailedPostStartHook"
 	eventPreStop   = "FailedPreStopHook"
@@ -134,6 +135,26 @@ func (p *Pod) sandboxStarted(s runtime.Sandbox, err error) {
 	}
 	p.sandbox.succeed(s)
 	p.stamps["sandbox"] = time.Now()
+}
+
+// renewSandbox replaces a sandbox that has ended by itself, and its containers with it.
+func (p *Pod) renewSandbox() {
+	if p.stage != active || !p.sandbox.ok || p.sandbox.busy {
+		return
+	}
+	old := p.sandbox.value
+	p.sandbox = task[runtime.Sandbox]{busy: true}
+	p.event(corev1.EventTypeNormal, eventRenew, "Pod sandbox changed, it will be killed and re-created.")
+	p.beside(func(ctx context.Context) func() {
+		err := p.host.Runtime.StopSandbox(ctx, old.ID)
+		return func() {
+			p.sandbox.busy = false
+			if err != nil { // the next start fails as this one did and tries again
+				p.sandbox.succeed(old)
+				p.log.Warn("removing the pod's former sandbox", "error", err)
+			}
+		}
+	})
 }
 
 func (p *Pod) setVolumes() {

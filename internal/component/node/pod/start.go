@@ -116,6 +116,9 @@ func (p *Pod) startedRun(c *container, j startJob, rc runtime.Container, err err
 		c.began = now
 		p.ended(c, c.run, &corev1.ContainerStateTerminated{Reason: "StartError", Message: err.Error()})
 		c.reason, c.message = reasonRun, err.Error()
+		if errors.Is(err, runtime.ErrNotRunning) {
+			p.renewSandbox()
+		}
 	default:
 		c.phase, c.run, c.began = running, rc, now
 		if !rc.Started.IsZero() {
