@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -70,11 +69,13 @@ func (s source) Logs(ctx context.Context, r kubeletapi.LogRequest, begin func(),
 	case err != nil:
 		return err
 	}
-	if _, err := os.Stat(path); err != nil {
+	l, err := logs.Open(path)
+	if err != nil {
 		return fmt.Errorf("%w: the log of container %q is not here any more: %w", kubeletapi.ErrBadRequest, r.Container, err)
 	}
+	defer l.Close()
 	begin()
-	return logs.Read(ctx, path, logs.Options{Follow: r.Follow, Timestamps: r.Timestamps, Since: r.Since, Tail: r.Tail, Limit: r.Limit, Stream: r.Stream},
+	return l.Copy(ctx, logs.Options{Follow: r.Follow, Timestamps: r.Timestamps, Since: r.Since, Tail: r.Tail, Limit: r.Limit, Stream: r.Stream},
 		complete, w)
 }
 

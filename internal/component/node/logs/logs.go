@@ -1,5 +1,6 @@
 // Package logs reads container logs in the CRI format: one line each of time, stream, F or P for
-// full or partial, and text.
+// full or partial, and text. A log's writer moves a file that grew too long away and begins a new
+// one; readers see all of them as one log.
 package logs
 
 import (
@@ -47,23 +48,39 @@ const (
 
 // Tail returns the last lines of a log, at most so many lines and bytes, without times.
 func Tail(path string, lines, limit int) (string, error) {
-	f, err := os.Open(path)
+	l, err := Open(path)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	from, err := tailOffset(f, lines)
-	if err != nil {
+	defer l.Close()
+	if err := l.skip(lines); err != nil {
 		return "", err
 	}
-	if _, err := f.Seek(from, io.SeekStart); err != nil {
-		return "", err
-	}
-	raw, err := io.ReadAll(io.LimitReader(f, 4*int64(limit)+int64(lines)*64+chunk))
+	// What so many lines and bytes may take with their stamps, and a chunk for long records.
+	cut, err := l.skipBytes(4*int64(limit) + int64(lines)*64 + chunk)
 	if err != nil {
 		return "", err
 	}
 	var out []byte
+	for _, f := range l.files {
+		raw, err := io.ReadAll(f)
+		if err != nil {
+			return "", err
+		}
+		if cut {
+			_, raw, _ = bytes.Cut(raw, []byte("\n"))
+			cut = false
+		}
+		out = texts(out, raw)
+	}
+	if len(out) > limit {
+		out = out[len(out)-limit:]
+	}
+	return string(out), nil
+}
+
+// texts appends what the records say.
+func texts(out, raw []byte) []byte {
 	for b := range bytes.SplitSeq(raw, []byte("\n")) {
 		if l, ok := parse(b); ok {
 			out = append(out, l.text...)
@@ -72,15 +89,13 @@ func Tail(path string, lines, limit int) (string, error) {
 			}
 		}
 	}
-	if len(out) > limit {
-		out = out[len(out)-limit:]
-	}
-	return string(out), nil
+	return out
 }
 
-// tailOffset finds where the last n full lines begin. It reads backwards, so that a long log costs
-// no more than its end.
-func tailOffset(f *os.File, n int) (int64, error) {
+// tailOffset finds where the last n full lines begin, on top of seen, which it counts on. It is
+// negative when there are not that many. It reads backwards, so that a long log costs no more than
+// its end.
+func tailOffset(f *os.File, n int, seen *int) (int64, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return 0, err
@@ -88,7 +103,6 @@ func tailOffset(f *os.File, n int) (int64, error) {
 	if n <= 0 {
 		return info.Size(), nil
 	}
-	seen := 0
 	var later []byte // the beginning of what was read before, to complete a record across chunks
 	for end := info.Size(); end > 0; {
 		begin := max(end-chunk, 0)
@@ -97,14 +111,14 @@ func tailOffset(f *os.File, n int) (int64, error) {
 			return 0, err
 		}
 		buf = append(buf, later...)
-		at, rest := countBack(buf, begin > 0, n, &seen)
+		at, rest := countBack(buf, begin > 0, n, seen)
 		if at >= 0 {
 			return begin + int64(at), nil
 		}
 		later = append([]byte(nil), buf[:min(rest, maxLine)]...)
 		end = begin
 	}
-	return 0, nil
+	return -1, nil
 }
 
 // countBack counts full lines from the end of buf, on top of seen. at is where the last n begin, or

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,25 +27,21 @@ type Options struct {
 // errLimit ends a reading that has given all it may.
 var errLimit = errors.New("limit reached")
 
-// Read copies a log to w. With Follow it goes on until complete is closed and the rest was read, or
+// Copy writes the log to w. With Follow it goes on until complete is closed and the rest was read, or
 // ctx ends. Every write to w is whole lines as far as the log has them.
-func Read(ctx context.Context, path string, o Options, complete <-chan struct{}, w io.Writer) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
+func (l *Log) Copy(ctx context.Context, o Options, complete <-chan struct{}, w io.Writer) error {
+	var changed changes
+	if o.Follow {
+		changed = watch(filepath.Dir(l.path))
+		defer changed.stop()
 	}
-	defer f.Close()
 	if o.Tail >= 0 {
-		from, err := tailOffset(f, o.Tail)
-		if err != nil {
-			return err
-		}
-		if _, err := f.Seek(from, io.SeekStart); err != nil {
+		if err := l.skip(o.Tail); err != nil {
 			return err
 		}
 	}
-	r := &reader{Options: o, w: w, left: o.Limit, fresh: true}
-	err = r.follow(ctx, f, complete)
+	r := &reader{Options: o, w: w, left: o.Limit, buf: make([]byte, chunk), fresh: true}
+	err := r.follow(ctx, l, changed, complete)
 	if errors.Is(err, errLimit) || ctx.Err() != nil {
 		return nil
 	}
@@ -56,29 +53,15 @@ type reader struct {
 	Options
 	w     io.Writer
 	left  int64
+	buf   []byte // to read into
 	rest  []byte // of a record that is not complete yet
 	out   []byte
 	fresh bool // the next text begins a line
 }
 
-func (r *reader) follow(ctx context.Context, f *os.File, complete <-chan struct{}) error {
-	var changes <-chan fsnotify.Event
-	var tick <-chan time.Time
-	if r.Follow {
-		watcher, err := fsnotify.NewWatcher()
-		if err == nil {
-			defer watcher.Close()
-			err = watcher.Add(filepath.Clean(f.Name()))
-			changes = watcher.Events
-		}
-		if err != nil { // the kernel's watches are used up: look every now and then
-			ticker := time.NewTicker(250 * time.Millisecond)
-			defer ticker.Stop()
-			tick, changes = ticker.C, nil
-		}
-	}
+func (r *reader) follow(ctx context.Context, l *Log, changed changes, complete <-chan struct{}) error {
 	for over := false; ; {
-		if err := r.drain(f); err != nil {
+		if err := r.drainAll(ctx, l); err != nil {
 			return err
 		}
 		if over || !r.Follow {
@@ -87,24 +70,94 @@ func (r *reader) follow(ctx context.Context, f *os.File, complete <-chan struct{
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case _, ok := <-changes:
-			if !ok {
-				return r.end()
-			}
-		case <-tick:
+		case _, ok := <-changed.events:
+			over = !ok
+		case _, ok := <-changed.errors: // some were lost: look
+			over = !ok
+		case <-changed.tick:
 		case <-complete:
 			over = true // one more look: the last lines may have come after the former
 		}
 	}
 }
 
-// drain reads what is there.
-func (r *reader) drain(f *os.File) error {
-	buf := make([]byte, chunk)
+// changes tell that a folder may have changed.
+type changes struct {
+	events <-chan fsnotify.Event
+	errors <-chan error
+	tick   <-chan time.Time
+	stop   func()
+}
+
+// watch looks at the folder, because the log's own name will stand for another file. From its return
+// on no change goes unnoticed.
+func watch(folder string) changes {
+	watcher, err := fsnotify.NewWatcher()
+	if err == nil {
+		if err = watcher.Add(folder); err == nil {
+			return changes{watcher.Events, watcher.Errors, nil, func() { _ = watcher.Close() }}
+		}
+		_ = watcher.Close() // the failure to watch counts
+	}
+	// The kernel's watches are used up: look every now and then.
+	ticker := time.NewTicker(250 * time.Millisecond)
+	return changes{nil, nil, ticker.C, ticker.Stop}
+}
+
+// drainAll reads what is there, of newer files too when following. The last file stays open: its
+// writer may go on with it.
+func (r *reader) drainAll(ctx context.Context, l *Log) error {
 	for {
-		n, err := f.Read(buf)
+		if err := r.drain(ctx, l.files[0]); err != nil {
+			return err
+		}
+		if len(l.files) == 1 {
+			if !r.Follow {
+				return nil
+			}
+			moved, err := l.advance()
+			if err != nil || !moved {
+				return err
+			}
+			// The writer had let go of this file when it began the next: now its end is the end.
+			if err := r.drain(ctx, l.files[0]); err != nil {
+				return err
+			}
+		}
+		if err := r.end(); err != nil {
+			return err
+		}
+		if err := l.files[0].Close(); err != nil {
+			return err
+		}
+		l.files = l.files[1:]
+	}
+}
+
+// advance opens the files that are newer than the last one and says whether there are any.
+func (l *Log) advance() (bool, error) {
+	last, err := l.files[len(l.files)-1].Stat()
+	if err != nil {
+		return false, err
+	}
+	now, err := os.Stat(l.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && os.SameFile(now, last) {
+		return false, nil // moved away but not followed by another yet, or as before
+	}
+	if err != nil {
+		return false, err
+	}
+	newer, err := newest(l.path, last)
+	l.files = append(l.files, newer...)
+	return len(newer) > 0, err
+}
+
+// drain reads what is there.
+func (r *reader) drain(ctx context.Context, f *os.File) error {
+	for ctx.Err() == nil {
+		n, err := f.Read(r.buf)
 		if n > 0 {
-			if err := r.take(buf[:n]); err != nil {
+			if err := r.take(r.buf[:n]); err != nil {
 				return err
 			}
 		}
@@ -115,6 +168,7 @@ func (r *reader) drain(f *os.File) error {
 			return err
 		}
 	}
+	return ctx.Err()
 }
 
 func (r *reader) take(b []byte) error {
@@ -179,5 +233,6 @@ func (r *reader) end() error {
 	}
 	r.out = r.out[:0]
 	r.record(r.rest)
+	r.rest = nil
 	return r.flush()
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	corev1 "k8s.io/api/core/v1"
 
+	"ebb.dev/ebb/internal/component/node/logs"
 	"ebb.dev/ebb/internal/component/node/pod/network"
 )
 
@@ -164,9 +165,10 @@ func (p *Pod) trimLogs(container string, attempt int) {
 	if attempt < 2 {
 		return
 	}
-	for _, path := range []string{p.logPath(container, attempt-2), p.terminationName(container, attempt-2)} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			p.log.Warn("removing an old log", "path", path, "error", err)
-		}
+	if err := logs.Remove(p.logPath(container, attempt-2)); err != nil {
+		p.log.Warn("removing an old log", "container", container, "error", err)
+	}
+	if err := os.Remove(p.terminationName(container, attempt-2)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		p.log.Warn("removing an old termination message", "container", container, "error", err)
 	}
 }
