@@ -62,6 +62,7 @@ func TestTablesShowTheNamespaceOnlyForAll(t *testing.T) {
 	}{
 		"of one namespace": {listing{namespace: "one"}, rows()[1:], "NAME\na\nz\n"},
 		"of all":           {listing{all: true}, rows(), "NAMESPACE   NAME\none         a\none         z\ntwo         b\n"},
+		"of some names":    {listing{namespace: "one", names: []string{"z", "q"}}, rows()[1:], "NAME\nz\n"},
 		"of nothing":       {listing{namespace: "one"}, nil, "none in namespace one\n"},
 	} {
 		t.Run(name, func(t *testing.T) {

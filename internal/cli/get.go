@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"strings"
 	"text/tabwriter"
@@ -22,9 +23,9 @@ import (
 func getCommand(o *options) *cobra.Command {
 	var all bool
 	c := &cobra.Command{
-		Use:       "get services|revisions|instances",
+		Use:       "get services|revisions|instances [name...]",
 		Short:     "List what runs; any other kind: `ebb kubectl get`",
-		Args:      cobra.ExactArgs(1),
+		Args:      cobra.MinimumNArgs(1),
 		ValidArgs: []string{"services", "revisions", "instances"},
 		RunE: func(c *cobra.Command, args []string) error {
 			list, known := map[string]func(context.Context, *session, listing) error{
@@ -37,7 +38,7 @@ func getCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			l := listing{namespace: o.namespace, all: all, out: c.OutOrStdout()}
+			l := listing{namespace: o.namespace, all: all, names: args[1:], out: c.OutOrStdout()}
 			return o.explain(list(c.Context(), s, l))
 		},
 	}
@@ -49,6 +50,7 @@ func getCommand(o *options) *cobra.Command {
 type listing struct {
 	namespace string
 	all       bool
+	names     []string // only these; all when empty
 	out       io.Writer
 }
 
@@ -61,6 +63,9 @@ func (l listing) scope() []client.ListOption {
 
 // table prints rows under a head, with the namespace first where all are listed.
 func (l listing) table(head string, rows [][]string) error {
+	if len(l.names) > 0 {
+		rows = slices.DeleteFunc(rows, func(row []string) bool { return !slices.Contains(l.names, row[1]) })
+	}
 	if len(rows) == 0 {
 		where := "in namespace " + l.namespace
 		if l.all {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 
 	"k8s.io/klog/v2"
@@ -28,10 +29,23 @@ func (c calm) Enabled(ctx context.Context, l slog.Level) bool {
 
 func (c calm) Handle(ctx context.Context, r slog.Record) error {
 	r.Level = c.level(r.Level)
+	if retried(r) {
+		r.Level = slog.LevelDebug
+	}
 	if !c.Handler.Enabled(ctx, r.Level) { // errors come without being asked for
 		return nil
 	}
 	return c.Handler.Handle(ctx, r)
+}
+
+// retried tells errors that a controller met in one try of many: conflicts, caches that are behind.
+func retried(r slog.Record) bool {
+	found := false
+	r.Attrs(func(a slog.Attr) bool {
+		found = a.Key == "logger" && strings.HasSuffix(a.Value.String(), "UnhandledError")
+		return !found
+	})
+	return found
 }
 
 func (c calm) WithAttrs(attrs []slog.Attr) slog.Handler {
