@@ -45,7 +45,14 @@ func send(t *testing.T, i *installation, host, path string, pardon func(status i
 			c.wg.Go(func() {
 				defer client.CloseIdleConnections()
 				for ctx.Err() == nil {
-					c.one(ctx, client, strings.Fields(kind)[0], "http://"+i.http+path, host, body(), pardon)
+					// What was sent is waited for even when the crowd is told to stop.
+					req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), strings.Fields(kind)[0], "http://"+i.http+path, body())
+					if err != nil {
+						c.miss(err.Error())
+						return
+					}
+					req.Host = host
+					c.one(ctx, client, req, pardon)
 				}
 			})
 		}
@@ -53,14 +60,7 @@ func send(t *testing.T, i *installation, host, path string, pardon func(status i
 	return c
 }
 
-func (c *crowd) one(ctx context.Context, client *http.Client, method, url, host string, body io.Reader, pardon func(int, error) bool) {
-	// What was sent is waited for even when the crowd is told to stop.
-	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), method, url, body)
-	if err != nil {
-		c.miss(err.Error())
-		return
-	}
-	req.Host = host
+func (c *crowd) one(ctx context.Context, client *http.Client, req *http.Request, pardon func(int, error) bool) {
 	began := time.Now()
 	status, data := 0, []byte(nil)
 	res, err := client.Do(req)
@@ -77,7 +77,7 @@ func (c *crowd) one(ctx context.Context, client *http.Client, method, url, host 
 		c.mu.Unlock()
 	case pardon != nil && pardon(status, err):
 	default:
-		c.miss(fmt.Sprintf("%s after %s: %d %v %s", method, time.Since(began), status, err, data))
+		c.miss(fmt.Sprintf("%s after %s: %d %v %s", req.Method, time.Since(began), status, err, data))
 	}
 	pause := time.NewTimer(5 * time.Millisecond)
 	defer pause.Stop()
