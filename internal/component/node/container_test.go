@@ -334,6 +334,7 @@ func TestEndsOfContainers(t *testing.T) {
 	t.Run("following a log to its end", func(t *testing.T) {
 		m.runs("ticks", []string{"ticks"}, never)
 		m.eventually("the pod to run", func() bool { return m.pod("ticks").Status.Phase == corev1.PodRunning })
+		m.eventually("the first tick", func() bool { return m.get("/containerLogs/default/ticks/user") != "" })
 		got := make(chan string, 1)
 		go func() { got <- m.get("/containerLogs/default/ticks/user?follow=true") }()
 		if _, err := m.exec("ticks", nil, false, "/pod", "echo", "x"); err != nil {
