@@ -157,7 +157,7 @@ func (s *Server) startNode(ctx context.Context) error {
 		return fmt.Errorf("listening for the node's API: %w", err)
 	}
 	s.node, err = node.New(node.Config{
-		Name: s.id.Node, Version: Version, Client: s.client, Runtime: s.runtime, Handlers: s.runtime.Handlers(), Images: s.unpacked.Load(),
+		Name: s.id.Node, Version: Version, Client: s.client, Runtime: s.runtime, Handlers: s.runtime.Handlers(), Images: s.unpacked.Load(), Leases: s.unpacked.Load(),
 		Address: s.id.NodeIP(), HostAddress: s.id.HostIP(), DNS: s.id.DNSIP(), ClusterDomain: clusterDomain, DataDir: s.folder.Node(),
 		Listen: listener, TLS: certificates, ClientCA: s.cluster.CABundle(),
 		Observer: watcher{s.fleet}, Drainer: s.gateway, Seccomp: container.DefaultSeccomp, Log: s.log.With("part", "node"),

@@ -41,7 +41,7 @@ func (n *Node) newHost() *pod.Host {
 		shared = c.Address
 	}
 	return &pod.Host{
-		NodeName: c.Name, HostIPs: []string{c.Address.String()}, SharedIPs: []string{shared.String()}, Runtime: c.Runtime, Images: c.Images,
+		NodeName: c.Name, HostIPs: []string{c.Address.String()}, SharedIPs: []string{shared.String()}, Runtime: c.Runtime, Images: c.Images, Leases: c.Leases,
 		Volumes: volume.New(volume.Config{
 			Dir: n.podDir(), Objects: n.objects, Tokens: tokens{n.tokens}, Claims: object.Claims{Client: c.Client},
 			Field: env.Facts{}.Field,

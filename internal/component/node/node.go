@@ -45,6 +45,8 @@ type (
 	Observer = pod.Observer
 	// Drainer returns once no request is in flight to the pod, or ctx ends.
 	Drainer = pod.Drainer
+	// Leases keep images on the node for as long as containers use them.
+	Leases = pod.Leases
 )
 
 // Config says what a node is made of.
@@ -55,6 +57,8 @@ type Config struct {
 	Runtime  runtime.Runtime
 	Handlers []string // RuntimeClass handlers the runtime knows besides the default
 	Images   runtime.Images
+	// Leases keep the images of containers; nil keeps none.
+	Leases Leases
 	// Address is the node's, where pods and the API server reach it.
 	Address netip.Addr
 	// HostAddress is the machine's own, for pods on its network; Address when unset.

@@ -33,13 +33,14 @@ type stage struct {
 	client   *fake.Clientset
 	runtime  *podtest.Runtime
 	observer *podtest.Observer
+	leases   *podtest.Leases
 	node     *node.Node
 	letGo    func() // ends the node as a crash would
 	dir      string
 }
 
 func newStage(t *testing.T, objects ...runtime.Object) *stage {
-	s := &stage{t: t, client: fake.NewClientset(objects...), runtime: podtest.NewRuntime(), observer: &podtest.Observer{}, dir: t.TempDir()}
+	s := &stage{t: t, client: fake.NewClientset(objects...), runtime: podtest.NewRuntime(), observer: &podtest.Observer{}, leases: &podtest.Leases{}, dir: t.TempDir()}
 	grantTokens(s.client)
 	s.start()
 	return s
@@ -59,7 +60,7 @@ func grantTokens(client *fake.Clientset) {
 func (s *stage) start() {
 	s.run(node.Config{
 		Name: "here", Version: "test", Client: s.client, Runtime: s.runtime, Images: &podtest.Images{}, Handlers: []string{"runc"},
-		Address: netip.MustParseAddr("192.0.2.1"), DNS: netip.MustParseAddr("192.0.2.53"), DataDir: s.dir, Observer: s.observer,
+		Address: netip.MustParseAddr("192.0.2.1"), DNS: netip.MustParseAddr("192.0.2.53"), DataDir: s.dir, Observer: s.observer, Leases: s.leases,
 		Log:  slog.New(slog.DiscardHandler),
 		Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("connection refused") },
 	})
@@ -260,6 +261,26 @@ func TestNodeTakesOverWhatRuns(t *testing.T) {
 	}
 	if n := len(s.runtime.Started()); n != 2 {
 		t.Errorf("%d containers were started, want 2", n)
+	}
+}
+
+func TestLeasesOfVanishedPodsAreReleased(t *testing.T) {
+	s := newStage(t)
+	s.create("hello", nil)
+	s.create("gone", nil)
+	s.eventually("both leases", func() bool { return len(s.leases.Owners()) == 2 })
+	s.letGo()
+	if err := s.client.CoreV1().Pods("default").Delete(t.Context(), "gone", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, owner := range []string{"pod/uid-forgotten/user", "another's"} {
+		if err := s.leases.Lease(owner, "sha256:1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.start()
+	if got, want := s.leases.Owners(), []string{"another's", "pod/uid-hello/user"}; !slices.Equal(got, want) {
+		t.Errorf("owners = %v, want %v", got, want)
 	}
 }
 

@@ -29,6 +29,7 @@ func (p *Pod) adopt(s *runtime.Sandbox) {
 	for _, c := range p.containers {
 		if c.phase == running {
 			p.watch(c, false)
+			p.lease(c.spec.Name, c.imageID)
 		}
 	}
 	if over := p.pod.Status.Phase; over == corev1.PodSucceeded || over == corev1.PodFailed {

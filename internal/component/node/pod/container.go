@@ -127,6 +127,15 @@ func (p *Pod) find(name string) *container {
 	return p.containers[i]
 }
 
+// names are those of all containers.
+func (p *Pod) names() []string {
+	out := make([]string, len(p.containers))
+	for i, c := range p.containers {
+		out[i] = c.spec.Name
+	}
+	return out
+}
+
 func (p *Pod) ofKind(kinds ...kind) []*container {
 	var out []*container
 	for _, c := range p.containers {

@@ -74,6 +74,7 @@ type Host struct {
 	SharedIPs      []string // of pods on the host's network; HostIPs if empty
 	Runtime        runtime.Runtime
 	Images         runtime.Images
+	Leases         Leases // nil for none
 	Volumes        *volume.Mounter
 	Objects        Objects
 	Services       func(namespace string) []*corev1.Service
@@ -128,6 +129,8 @@ type Pod struct {
 	wake       time.Time // when the next step is due by itself
 	told       State     // what the observer was told last
 
+	leased leased
+
 	mu       sync.Mutex // guards what follows, for readers outside the loop
 	status   corev1.PodStatus
 	current  *corev1.Pod
@@ -144,7 +147,8 @@ func New(h *Host, pod *corev1.Pod, adopt *runtime.Sandbox) *Pod {
 	p := &Pod{
 		host: h, uid: pod.UID, pod: pod, current: pod, ctx: ctx, end: cancel, box: newMailbox(),
 		done: make(chan struct{}), finished: make(chan struct{}), stamps: map[string]time.Time{"bound": time.Now()},
-		log: h.Log.With("namespace", pod.Namespace, "pod", pod.Name),
+		leased: leased{by: map[string]string{}},
+		log:    h.Log.With("namespace", pod.Namespace, "pod", pod.Name),
 	}
 	p.status = *pod.Status.DeepCopy()
 	p.started = time.Now()

@@ -130,6 +130,7 @@ func (p *Pod) startedRun(c *container, j startJob, rc runtime.Container, err err
 		p.event(corev1.EventTypeNormal, eventCreated, "Container created: "+c.spec.Name)
 		p.event(corev1.EventTypeNormal, eventStarted, "Container started: "+c.spec.Name)
 		p.forget(c.spec.Name, j.previous, j.attempt)
+		p.lease(c.spec.Name, j.image.Digest)
 		p.watch(c, true)
 		if c.early != nil {
 			p.exited(*c.early)

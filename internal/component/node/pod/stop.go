@@ -160,9 +160,7 @@ func (p *Pod) stepStop() {
 	p.stop.busy = true
 	why := p.stop.cause
 	if !p.stop.netGone {
-		p.lastStep("stopping its sandbox", func(ctx context.Context) error {
-			return p.host.Runtime.StopSandbox(ctx, string(p.uid))
-		}, func() { p.stop.netGone = true })
+		p.stopSandbox()
 		return
 	}
 	p.lastStep("removing its volumes", func(context.Context) error {
@@ -171,6 +169,18 @@ func (p *Pod) stepStop() {
 		}
 		return p.host.Volumes.Teardown(p.uid)
 	}, p.reachEnd)
+}
+
+// stopSandbox takes down the sandbox, its containers with it, and lets their images go.
+func (p *Pod) stopSandbox() {
+	names := p.names()
+	p.lastStep("stopping its sandbox", func(ctx context.Context) error {
+		err := p.host.Runtime.StopSandbox(ctx, string(p.uid))
+		if err == nil || errors.Is(err, runtime.ErrNotFound) {
+			p.releaseImages(names)
+		}
+		return err
+	}, func() { p.stop.netGone = true })
 }
 
 // lastStep repeats a step of the way down until it succeeds.

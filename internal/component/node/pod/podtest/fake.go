@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -397,4 +399,56 @@ func (o *Observer) Gone() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.gone)
+}
+
+// Leases keeps who leased what.
+type Leases struct {
+	mu    sync.Mutex // guards below
+	Error error      // of new leases
+	by    map[string]string
+	taken int
+}
+
+// Lease implements pod.Leases.
+func (l *Leases) Lease(owner, digest string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.Error != nil {
+		return l.Error
+	}
+	if l.by == nil {
+		l.by = map[string]string{}
+	}
+	l.by[owner] = digest
+	l.taken++
+	return nil
+}
+
+// Release implements pod.Leases.
+func (l *Leases) Release(owner string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.by, owner)
+	return nil
+}
+
+// Owners implements pod.Leases.
+func (l *Leases) Owners() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Sorted(maps.Keys(l.by))
+}
+
+// Leased is what every owner leased.
+func (l *Leases) Leased() map[string]string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.by)
+}
+
+// Taken counts how often an image was leased.
+func (l *Leases) Taken() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.taken
 }
