@@ -31,7 +31,7 @@ up: install ## build, install into PREFIX/bin and start ebb in the background (U
 
 build: ## build bin/ebb
 	@echo "building ebb $(VERSION) with Kubernetes $(KUBERNETES); minutes the first time, seconds later"
-	go build -ldflags '$(LDFLAGS)' -o bin/ebb ./cmd/ebb
+	@go build -ldflags '$(LDFLAGS)' -o bin/ebb ./cmd/ebb
 
 install: build ## build, and install into PREFIX/bin
 	install -D -m 0755 bin/ebb $(DESTDIR)$(PREFIX)/bin/ebb
