@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"strconv"
 
 	"golang.org/x/sync/errgroup"
@@ -75,11 +74,15 @@ func (s *Server) retag(mirror image.Mirror) func(repository, tag, digest string)
 	}
 }
 
-// startCluster starts Kubernetes with the handlers it will call, which are filled in later.
+// startCluster starts Kubernetes with the handlers it will call; what they need comes later.
 func (s *Server) startCluster(ctx context.Context) error {
 	_, port, err := net.SplitHostPort(s.options.API)
 	if err != nil {
 		return fmt.Errorf("reading --api: %w", err)
+	}
+	metrics, err := s.metricsHandler()
+	if err != nil {
+		return err
 	}
 	inside, err := s.net.Listen(ctx, "tcp", net.JoinHostPort(s.id.NodeIP().String(), port))
 	if err != nil {
@@ -89,7 +92,7 @@ func (s *Server) startCluster(ctx context.Context) error {
 		Folder: s.folder, ID: s.id, APIAddress: s.options.API, NodeListener: inside, Transport: s.gate.HoldEvents, Log: s.log.With("part", "kubernetes"),
 		Locals: []cluster.Local{
 			{Namespace: systemNamespace, Name: "admission", Handler: &s.admission},
-			{Namespace: systemNamespace, Name: "metrics", Handler: &s.metrics, APIs: []cluster.GroupVersion{{Group: metricsapi.Group, Version: metricsapi.Version, GroupPriority: 100, VersionPriority: 100}}},
+			{Namespace: systemNamespace, Name: "metrics", Handler: metrics, APIs: []cluster.GroupVersion{{Group: metricsapi.Group, Version: metricsapi.Version, GroupPriority: 100, VersionPriority: 100}}},
 		},
 	})
 	if err != nil {
@@ -97,28 +100,4 @@ func (s *Server) startCluster(ctx context.Context) error {
 	}
 	s.onStop("kubernetes", s.cluster.Stop)
 	return s.say(func(st *Status) { st.API = "https://" + s.options.API })
-}
-
-// late is a handler that is known only after it is served; requests wait for it.
-type late struct {
-	ready   chan struct{}
-	handler http.Handler
-}
-
-func newLate() late { return late{ready: make(chan struct{})} }
-
-// set fills it in, once.
-func (l *late) set(h http.Handler) {
-	l.handler = h
-	close(l.ready)
-}
-
-// ServeHTTP implements http.Handler.
-func (l *late) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	select {
-	case <-l.ready:
-		l.handler.ServeHTTP(w, r)
-	case <-r.Context().Done():
-		http.Error(w, "ebb is still starting", http.StatusServiceUnavailable)
-	}
 }

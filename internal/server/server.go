@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"k8s.io/client-go/informers"
 	clientgo "k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -83,7 +82,7 @@ type Server struct {
 	runtime    *container.Runtime
 	cluster    *cluster.Cluster
 	admission  admission.Handler
-	metrics    late
+	measured   measured
 	rest       *rest.Config
 	client     clientgo.Interface
 	fleet      *fleet.Fleet
@@ -91,7 +90,6 @@ type Server struct {
 	gateway    *gateway.Gateway
 	autoscaler *autoscaler.Autoscaler
 	node       *node.Node
-	informers  informers.SharedInformerFactory
 
 	gate       kube.Gate     // closed while requests wait for a first instance
 	published  chan struct{} // closed when the gateway has its first route table
@@ -126,7 +124,7 @@ func Up(ctx context.Context, o Options) (*Server, error) {
 	telemetry.AdoptLibraries(log, o.Verbose)
 	s := &Server{
 		options: o, folder: o.Folder, id: id, log: log, metricsRegistry: prometheus.NewRegistry(), started: time.Now(),
-		failed: make(chan error, 1), fleet: fleet.New(), demand: demand.NewBook(), metrics: newLate(), published: make(chan struct{}),
+		failed: make(chan error, 1), fleet: fleet.New(), demand: demand.NewBook(), published: make(chan struct{}),
 	}
 	s.status = Status{Data: string(o.Folder), State: StateStarting, PID: os.Getpid(), Started: s.started, Kubeconfig: o.Folder.Kubeconfig()}
 	s.onStop("lock", func(context.Context) error { return errors.Join(os.Remove(o.Folder.Status()), held.Close()) })

@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -83,17 +84,21 @@ func TestPortsAreJudgedBeforeAnythingStarts(t *testing.T) {
 	}
 }
 
-func TestALateHandlerAnswersOnceItIsThere(t *testing.T) {
-	l := newLate()
-	got := make(chan int)
-	go func() {
+func TestMetricsAnswerBeforeThereIsANode(t *testing.T) {
+	s := &Server{log: slog.New(slog.DiscardHandler)}
+	h, err := s.metricsHandler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]int{
+		"/apis/metrics.k8s.io/v1beta1":       http.StatusOK,
+		"/apis/metrics.k8s.io/v1beta1/nodes": http.StatusInternalServerError,
+	} {
 		w := httptest.NewRecorder()
-		l.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", http.NoBody))
-		got <- w.Code
-	}()
-	l.set(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
-	if code := <-got; code != http.StatusTeapot {
-		t.Errorf("code = %d", code)
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, http.NoBody))
+		if w.Code != want {
+			t.Errorf("GET %s = %d %s, want %d", path, w.Code, w.Body, want)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -117,10 +118,8 @@ func (s *Server) startServices(ctx context.Context) error {
 	// Only informers somebody asked for by now are started; the metrics API asks when the node runs.
 	factory.Core().V1().Pods().Informer()
 	factory.Core().V1().Nodes().Informer()
-	s.informers = factory
 	core := factory.Core().V1() // what metrics are shown of is watched from the start, too
-	core.Pods().Informer()
-	core.Nodes().Informer()
+	s.measured.pods.Store(&listers{core.Pods().Lister(), core.Nodes().Lister()})
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.onStop("informers", func(context.Context) error { stop(); factory.Shutdown(); return nil })
 	factory.Start(running.Done())
@@ -157,7 +156,7 @@ func (s *Server) startNode(ctx context.Context) error {
 		return fmt.Errorf("listening for the node's API: %w", err)
 	}
 	s.node, err = node.New(node.Config{
-		Name: s.id.Node, Version: Version, Client: s.client, Runtime: s.runtime, Handlers: s.runtime.Handlers(), Images: s.unpacked.Load(), Leases: s.unpacked.Load(),
+		Name: s.id.Node, Version: Version, Client: s.client, Runtime: s.runtime, Handlers: further(s.runtime.Handlers()), Images: s.unpacked.Load(), Leases: s.unpacked.Load(), ImagesDir: s.folder.Images(),
 		Address: s.id.NodeIP(), HostAddress: s.id.HostIP(), DNS: s.id.DNSIP(), ClusterDomain: clusterDomain, DataDir: s.folder.Node(),
 		Listen: listener, TLS: certificates, ClientCA: s.cluster.CABundle(),
 		Observer: watcher{s.fleet}, Drainer: s.gateway, Seccomp: container.DefaultSeccomp, Log: s.log.With("part", "node"),
@@ -167,9 +166,7 @@ func (s *Server) startNode(ctx context.Context) error {
 	}
 	s.background("node", s.node.Run)
 	s.onStop("pods", s.within(podPatience, "pods", s.node.Stop))
-	if err := s.serveMetrics(); err != nil {
-		return err
-	}
+	s.measured.node.Store(s.node)
 	select {
 	case <-s.node.Ready():
 		return nil
@@ -180,4 +177,9 @@ func (s *Server) startNode(ctx context.Context) error {
 	case <-time.After(time.Minute):
 		return fmt.Errorf("waiting for the node: not ready after a minute; the log may tell why")
 	}
+}
+
+// further are the handlers that need a RuntimeClass: all but the default, which has no name.
+func further(handlers []string) []string {
+	return slices.DeleteFunc(slices.Clone(handlers), func(h string) bool { return h == "" })
 }
