@@ -58,10 +58,10 @@ func TestASandboxThatEndedIsReplaced(t *testing.T) {
 		m := b.start(newPod(nil), nil)
 		synctest.Wait()
 		before := m.Status().PodIP
-		b.runtime.StartError["user"] = fmt.Errorf("asking the guardian: %w", runtime.ErrNotRunning)
+		b.runtime.Refuse("user", fmt.Errorf("asking the guardian: %w", runtime.ErrNotRunning))
 		b.runtime.End("11111111-2222-3333-4444-555555555555", "user", 137)
 		synctest.Wait()
-		delete(b.runtime.StartError, "user")
+		b.runtime.Refuse("user", nil)
 		time.Sleep(time.Minute)
 		if s := m.Status(); !ready(m) || s.PodIP == before {
 			t.Errorf("ready %v, address %s, before %s", ready(m), s.PodIP, before)

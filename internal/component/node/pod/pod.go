@@ -275,7 +275,7 @@ func (p *Pod) beside(fn func(ctx context.Context) func()) {
 }
 
 func (p *Pod) event(kind, reason, message string) {
-	p.host.Events.Event(p.pod, kind, reason, message)
+	p.host.Events.Event(p.Current(), kind, reason, message)
 }
 
 // mailbox is an unbounded queue of what the loop should do next; posting never blocks.

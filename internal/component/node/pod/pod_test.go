@@ -370,7 +370,7 @@ func TestMissingConfigShowsAndRecovers(t *testing.T) {
 func TestStartErrorBecomesLastState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.runtime.StartError["user"] = errors.New(`exec "/app": no such file or directory`)
+		b.runtime.Refuse("user", errors.New(`exec "/app": no such file or directory`))
 		m := b.start(newPod(nil), nil)
 		time.Sleep(time.Second)
 		s := user(m)

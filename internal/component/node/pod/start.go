@@ -153,7 +153,7 @@ func (p *Pod) forget(name, id string, attempt int) {
 }
 
 func (p *Pod) logPath(container string, attempt int) string {
-	return filepath.Join(LogFolder(p.host.LogDir, p.pod), container, strconv.Itoa(attempt)+".log")
+	return filepath.Join(LogFolder(p.host.LogDir, p.Current()), container, strconv.Itoa(attempt)+".log")
 }
 
 // LogFolder is where a pod's logs are, a folder per container and a file per attempt in it.

@@ -32,8 +32,7 @@ type Runtime struct {
 	signals    []string // "name:signal"
 	next       byte
 	exits      chan runtime.Container
-	// StartError fails the start of the container of that name.
-	StartError map[string]error
+	refused    map[string]error // by name of container
 	// Stubborn containers ignore everything but SIGKILL.
 	Stubborn map[string]bool
 	// OnExec answers commands run in containers.
@@ -44,7 +43,7 @@ type Runtime struct {
 func NewRuntime() *Runtime {
 	return &Runtime{
 		sandboxes: map[string]*runtime.Sandbox{}, containers: map[string]*runtime.Container{},
-		specs: map[string]runtime.ContainerSpec{}, exits: make(chan runtime.Container, 1024), StartError: map[string]error{}, Stubborn: map[string]bool{},
+		specs: map[string]runtime.ContainerSpec{}, exits: make(chan runtime.Container, 1024), refused: map[string]error{}, Stubborn: map[string]bool{},
 	}
 }
 
@@ -79,7 +78,7 @@ func (r *Runtime) StopSandbox(_ context.Context, id string) error {
 func (r *Runtime) StartContainer(_ context.Context, s runtime.ContainerSpec) (runtime.Container, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.StartError[s.Name]; err != nil {
+	if err := r.refused[s.Name]; err != nil {
 		return runtime.Container{}, err
 	}
 	if _, ok := r.sandboxes[s.SandboxID]; !ok {
@@ -90,6 +89,13 @@ func (r *Runtime) StartContainer(_ context.Context, s runtime.ContainerSpec) (ru
 	r.specs[s.ID] = s
 	r.order = append(r.order, s.Name)
 	return *c, nil
+}
+
+// Refuse fails starts of the container of that name, or lets them succeed again with nil.
+func (r *Runtime) Refuse(name string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refused[name] = err
 }
 
 // end finishes a container; r.mu is held.
@@ -432,12 +438,15 @@ func (l *Leases) Release(owner string) error {
 	return nil
 }
 
-// Owners implements pod.Leases.
+// Owners implements node.Leases.
 func (l *Leases) Owners() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Sorted(maps.Keys(l.by))
 }
+
+// Collect implements node.Leases.
+func (l *Leases) Collect(context.Context) error { return nil }
 
 // Leased is what every owner leased.
 func (l *Leases) Leased() map[string]string {
