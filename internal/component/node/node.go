@@ -30,6 +30,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"ebb.dev/ebb/internal/adapter/runtime"
+	"ebb.dev/ebb/internal/component/node/garbage"
 	"ebb.dev/ebb/internal/component/node/object"
 	"ebb.dev/ebb/internal/component/node/pod"
 	"ebb.dev/ebb/internal/component/node/pod/probe"
@@ -46,7 +47,7 @@ type (
 	// Drainer returns once no request is in flight to the pod, or ctx ends.
 	Drainer = pod.Drainer
 	// Leases keep images on the node for as long as containers use them.
-	Leases = pod.Leases
+	Leases = garbage.Store
 )
 
 // Config says what a node is made of.
@@ -59,6 +60,8 @@ type Config struct {
 	Images   runtime.Images
 	// Leases keep the images of containers; nil keeps none.
 	Leases Leases
+	// ImagesDir is where images are. With leases, those that nobody uses go when its disk is nearly full.
+	ImagesDir string
 	// Address is the node's, where pods and the API server reach it.
 	Address netip.Addr
 	// HostAddress is the machine's own, for pods on its network; Address when unset.
@@ -98,6 +101,7 @@ type Node struct {
 	writer   *writer
 	status   *status
 	stats    *stats.Collector
+	garbage  *garbage.Collector // nil when images stay
 	ready    chan struct{}
 	ctx      context.Context // of all that follows the API
 	cancel   context.CancelFunc
@@ -133,6 +137,7 @@ func New(c Config) (*Node, error) {
 		return nil, err
 	}
 	n.host = n.newHost()
+	n.collectImages()
 	n.stats = &stats.Collector{Node: c.Name, DataDir: c.DataDir, Source: measured{n}}
 	return n, nil
 }
@@ -187,6 +192,7 @@ func (n *Node) Run(caller context.Context) error {
 	g.Go(func() error { return controller.Run(ctx, podWorkers) })
 	g.Go(func() error { return n.reconcile(ctx) })
 	g.Go(func() error { return storage.Run(ctx, n.storage()) })
+	g.Go(func() error { return n.collect(ctx) })
 	g.Go(func() error { return n.serve(ctx) })
 	g.Go(func() error { return n.runtimeClasses(ctx) })
 	g.Go(func() error {

@@ -60,7 +60,7 @@ func grantTokens(client *fake.Clientset) {
 func (s *stage) start() {
 	s.run(node.Config{
 		Name: "here", Version: "test", Client: s.client, Runtime: s.runtime, Images: &podtest.Images{}, Handlers: []string{"runc"},
-		Address: netip.MustParseAddr("192.0.2.1"), DNS: netip.MustParseAddr("192.0.2.53"), DataDir: s.dir, Observer: s.observer, Leases: s.leases,
+		Address: netip.MustParseAddr("192.0.2.1"), DNS: netip.MustParseAddr("192.0.2.53"), DataDir: s.dir, Observer: s.observer, Leases: s.leases, ImagesDir: s.dir,
 		Log:  slog.New(slog.DiscardHandler),
 		Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("connection refused") },
 	})

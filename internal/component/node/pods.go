@@ -58,22 +58,6 @@ func (n *Node) adopt(ctx context.Context, sandboxes []runtime.Sandbox) {
 	n.sweepLeases()
 }
 
-// sweepLeases releases the images of pods that went while no node ran.
-func (n *Node) sweepLeases() {
-	if n.config.Leases == nil {
-		return
-	}
-	for _, owner := range n.config.Leases.Owners() {
-		uid, ok := pod.LeasedBy(owner)
-		if !ok || n.machine(uid) != nil {
-			continue
-		}
-		if err := n.config.Leases.Release(owner); err != nil {
-			n.config.Log.Warn("giving up a left-over image", "owner", owner, "error", err)
-		}
-	}
-}
-
 // take makes the pod's machine or tells it the newest version.
 func (n *Node) take(p *corev1.Pod, sandbox *runtime.Sandbox) {
 	n.mu.Lock()

@@ -56,6 +56,24 @@ func (p *Pod) Log(ctx context.Context, name string, previous bool) (path string,
 	return path, complete, errors.Join(askErr, err)
 }
 
+// Images are the digests of the images that containers run on or will run on.
+func (p *Pod) Images(ctx context.Context) (digests []string, err error) {
+	err = p.ask(ctx, func() {
+		if p.stage == stopped {
+			return
+		}
+		for _, c := range p.containers {
+			if c.image.ok {
+				digests = append(digests, c.image.value.Digest)
+			}
+			if c.id != "" && c.imageID != "" {
+				digests = append(digests, c.imageID)
+			}
+		}
+	})
+	return digests, err
+}
+
 // Target is a running container that can be entered.
 type Target struct {
 	ID    string

@@ -15,8 +15,6 @@ type Leases interface {
 	Lease(owner, digest string) error
 	// Release gives an owner's lease back; without one it does nothing.
 	Release(owner string) error
-	// Owners lists who has a lease.
-	Owners() []string
 }
 
 // leaseAfter is how long a container has run when its image's lease is written: a file that no start

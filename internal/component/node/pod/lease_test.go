@@ -2,6 +2,7 @@ package pod_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,4 +149,50 @@ func TestLeasedBy(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestImagesInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := leasing(t)
+		p := newPod(func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{Name: "first", Image: "example.com/first"}}
+		})
+		m := b.start(p, nil)
+		images := func() []string {
+			t.Helper()
+			list, err := m.Images(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			slices.Sort(list)
+			return slices.Compact(list)
+		}
+		synctest.Wait()
+		want := []string{"example.com/first" + noDigest, "example.com/hello" + noDigest} // one runs, one waits
+		if got := images(); !slices.Equal(got, want) {
+			t.Errorf("in use: %v, want %v", got, want)
+		}
+		m.Update(deleting(p, 30))
+		<-m.Finished()
+		if got := images(); len(got) != 0 {
+			t.Errorf("a pod that is over uses %v", got)
+		}
+	})
+}
+
+func TestAnImageThatWentIsPulledAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.runtime.Refuse("user", errors.New("mounting its root: no such file or directory"))
+		b.start(newPod(nil), nil)
+		time.Sleep(time.Minute)
+		if n := b.images.Pulls(); n != 0 {
+			t.Errorf("pulled %d times what was there", n)
+		}
+		b.images.Fail(errors.New("gone from here, and the registry is away"))
+		time.Sleep(10 * time.Minute)
+		if b.images.Pulls() == 0 {
+			t.Error("the container starts again and again with what is not there")
+		}
+	})
 }

@@ -114,6 +114,7 @@ func (p *Pod) startedRun(c *container, j startJob, rc runtime.Container, err err
 		p.event(corev1.EventTypeWarning, eventFailed, "Error: "+err.Error())
 		c.run = runtime.Container{ID: j.id, Name: c.spec.Name, Attempt: j.attempt, Started: now, Finished: now, ExitCode: startFailure}
 		c.began = now
+		c.image = task[runtime.Image]{} // looked at anew: it may be what is missing
 		p.ended(c, c.run, &corev1.ContainerStateTerminated{Reason: "StartError", Message: err.Error()})
 		c.reason, c.message = reasonRun, err.Error()
 		if errors.Is(err, runtime.ErrNotRunning) {
