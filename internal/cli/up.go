@@ -80,7 +80,7 @@ func detached(ctx context.Context, out io.Writer, s server.Options) error {
 	if s.Verbose {
 		args = append(args, "--verbose")
 	}
-	child := exec.Command(self, args...) //nolint:noctx,gosec // it outlives us on purpose, and is this very program
+	child := exec.Command(self, args...) //nolint:noctx // it outlives us on purpose
 	child.Stdout, child.Stderr = logFile, logFile
 	child.Dir = "/"
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

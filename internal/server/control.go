@@ -115,7 +115,7 @@ func ReadScaling(ctx context.Context, folder config.Folder, namespace string) (m
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return map[string]RevisionState{}, nil //nolint:nilerr // not running here, or not by us: the API's answer stands alone
+		return map[string]RevisionState{}, nil // not running here, or not by us: the API's answer stands alone
 	}
 	defer func() { _ = res.Body.Close() }()
 	out := map[string]RevisionState{}

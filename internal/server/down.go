@@ -67,7 +67,7 @@ func awaitPidfd(ctx context.Context, fd int, timeout time.Duration) (bool, error
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 250) //nolint:gosec // descriptors are small
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 250)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return false, fmt.Errorf("waiting for process: %w", err)
 		}

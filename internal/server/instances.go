@@ -82,7 +82,7 @@ func instance(pod *corev1.Pod, ip netip.Addr, stamps map[string]time.Time) (flee
 func servingPort(pod *corev1.Pod) uint16 {
 	for i := range pod.Spec.Containers {
 		for _, p := range pod.Spec.Containers[i].Ports {
-			return uint16(p.ContainerPort) //nolint:gosec // the API validated it
+			return uint16(p.ContainerPort)
 		}
 	}
 	return defaultPort

@@ -62,7 +62,7 @@ func TestResetRefusesAForeignFolder(t *testing.T) {
 }
 
 func TestPortsAreJudgedBeforeAnythingStarts(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at the end
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -108,7 +108,7 @@ func (i *installation) pid(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	for _, line := range strings.Split(out, "\n") {
+	for line := range strings.SplitSeq(out, "\n") {
 		if f := strings.Fields(line); len(f) == 2 && f[0] == "pid" {
 			return strconv.Atoi(f[1])
 		}

@@ -165,7 +165,7 @@ func reverseProxy(address, backend string) error {
 
 type buffers struct{ pool sync.Pool }
 
-func (b *buffers) Get() []byte { return *b.pool.Get().(*[]byte) } //nolint:errcheck,forcetypeassert // it holds nothing else
+func (b *buffers) Get() []byte { return *b.pool.Get().(*[]byte) }
 
 func (b *buffers) Put(p []byte) { b.pool.Put(&p) }
 
@@ -220,7 +220,7 @@ func pinCommand(name string, core int) error {
 
 // pin moves a process with all its threads to a core.
 func pin(pid, core int) error {
-	if out, err := exec.Command("taskset", "-apc", strconv.Itoa(core), strconv.Itoa(pid)).CombinedOutput(); err != nil { //nolint:noctx,gosec // ends at once, numbers only
+	if out, err := exec.Command("taskset", "-apc", strconv.Itoa(core), strconv.Itoa(pid)).CombinedOutput(); err != nil {
 		return fmt.Errorf("pinning process %d: %w: %s", pid, err, out)
 	}
 	return nil

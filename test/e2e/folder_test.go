@@ -10,7 +10,7 @@ import (
 
 func TestUpRefusesWhatCannotWork(t *testing.T) {
 	foreign := t.TempDir()
-	if err := os.Chmod(foreign, 0o755); err != nil { //nolint:gosec // a folder as users have them
+	if err := os.Chmod(foreign, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(foreign, "thesis.txt"), nil, 0o600); err != nil {

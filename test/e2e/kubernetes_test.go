@@ -137,7 +137,7 @@ spec:
 // statusField reads a word of `ebb status`.
 func statusField(t *testing.T, name string) string {
 	t.Helper()
-	for _, line := range strings.Split(shared.do(t, "status"), "\n") {
+	for line := range strings.SplitSeq(shared.do(t, "status"), "\n") {
 		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == name {
 			return fields[1]
 		}

@@ -85,7 +85,7 @@ func kill(t *testing.T, i *installation) {
 
 func (i *installation) pid(t *testing.T) int {
 	t.Helper()
-	for _, line := range strings.Split(i.do(t, "status"), "\n") {
+	for line := range strings.SplitSeq(i.do(t, "status"), "\n") {
 		if fields := strings.Fields(line); len(fields) == 2 && fields[0] == "pid" {
 			pid, err := strconv.Atoi(fields[1])
 			if err != nil {
@@ -138,7 +138,7 @@ func leftovers(t *testing.T, i *installation) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range strings.Split(string(mounts), "\n") {
+	for line := range strings.SplitSeq(string(mounts), "\n") {
 		if strings.Contains(line, i.data) || strings.Contains(line, id) {
 			found["mounts"] += line + "\n"
 		}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
@@ -110,7 +111,7 @@ func (z zapBridge) Enabled(l zapcore.Level) bool {
 }
 
 func (z zapBridge) With(fields []zapcore.Field) zapcore.Core {
-	return zapBridge{ctx: z.ctx, log: z.log, fields: append(z.fields[:len(z.fields):len(z.fields)], fields...)}
+	return zapBridge{ctx: z.ctx, log: z.log, fields: append(slices.Clip(z.fields), fields...)}
 }
 
 func (z zapBridge) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
@@ -122,14 +123,14 @@ func (z zapBridge) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Che
 
 func (z zapBridge) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	enc := zapcore.NewMapObjectEncoder()
-	for _, f := range append(z.fields[:len(z.fields):len(z.fields)], fields...) {
+	for _, f := range append(slices.Clip(z.fields), fields...) {
 		f.AddTo(enc)
 	}
 	args := make([]any, 0, 2*len(enc.Fields))
 	for k, v := range enc.Fields {
 		args = append(args, k, v)
 	}
-	z.log.Log(z.ctx, slogLevel(e.Level), e.Message, args...)
+	z.log.Log(z.ctx, slogLevel(e.Level), e.Message, args...) //nolint:sloglint // the words are etcd's
 	return nil
 }
 

@@ -22,7 +22,7 @@ func TestMakeRefusesAFolderOfOthers(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // as others have it
+			if err := os.Chmod(dir, 0o755); err != nil {
 				t.Fatal(err)
 			}
 			for _, file := range c.holds {

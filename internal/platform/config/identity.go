@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -159,7 +160,7 @@ func pickNetwork(taken []netip.Prefix, start int) (netip.Prefix, bool) {
 	for _, r := range ranges {
 		for i := range r.count {
 			second := int(r.second) + (start+i)%r.count
-			candidate := netip.PrefixFrom(netip.AddrFrom4([4]byte{r.first, byte(second), 0, 0}), 16) //nolint:gosec // below 256 by the table
+			candidate := netip.PrefixFrom(netip.AddrFrom4([4]byte{r.first, byte(second), 0, 0}), 16)
 			if !overlapsAny(candidate, taken) {
 				return candidate, true
 			}
@@ -169,12 +170,7 @@ func pickNetwork(taken []netip.Prefix, start int) (netip.Prefix, bool) {
 }
 
 func overlapsAny(p netip.Prefix, others []netip.Prefix) bool {
-	for _, o := range others {
-		if p.Overlaps(o) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(others, p.Overlaps)
 }
 
 // temporary begins the names of files that are not whole yet.

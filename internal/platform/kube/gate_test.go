@@ -69,7 +69,7 @@ func TestOnlyEventsAreHeld(t *testing.T) {
 			g.Begin(types.NamespacedName{Name: "one"}, time.Second)
 			next := roundTripper(func(*http.Request) (*http.Response, error) { return nil, http.ErrUseLastResponse })
 			began := time.Now()
-			_, _ = g.HoldEvents(next).RoundTrip(httptest.NewRequest(c.method, c.path, http.NoBody)) //nolint:bodyclose // there is none
+			_, _ = g.HoldEvents(next).RoundTrip(httptest.NewRequest(c.method, c.path, http.NoBody))
 			if held := time.Since(began) > 0; held != c.held {
 				t.Errorf("%s %s held = %v, want %v", c.method, c.path, held, c.held)
 			}

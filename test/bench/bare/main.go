@@ -19,8 +19,9 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	if err := run(ctx, config.Folder(os.Args[1]), os.Args[2]); err != nil {
+	err := run(ctx, config.Folder(os.Args[1]), os.Args[2])
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bare:", err)
 		os.Exit(1)
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -115,8 +116,12 @@ func runIsolation(t *testing.T, s Subject) {
 	})
 	t.Run("no signal is ignored", func(t *testing.T) {
 		status := newBench(t, s).say("print", "/proc/self/status")
-		if !strings.Contains(status, "SigIgn:\t0000000000000000\n") {
-			t.Errorf("got %s", status)
+		_, rest, _ := strings.Cut(status, "SigIgn:\t")
+		field, _, _ := strings.Cut(rest, "\n")
+		ignored, err := strconv.ParseUint(field, 16, 64)
+		// Signals from 32 on are the C library's own; posix_spawn leaves one of them ignored.
+		if err != nil || ignored&(1<<31-1) != 0 {
+			t.Errorf("ignored signals %q, %v", field, err)
 		}
 	})
 	t.Run("kernel settings of the sandbox", func(t *testing.T) {

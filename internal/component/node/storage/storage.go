@@ -136,11 +136,7 @@ func (c *controller) claim(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	if pvc.Spec.VolumeName != "" || pvc.DeletionTimestamp != nil || pvc.Spec.StorageClassName == nil {
-		return nil
-	}
-	chosen := pvc.Annotations[annotationNode]
-	if chosen != "" && chosen != c.Node {
+	if !c.concerns(pvc) {
 		return nil
 	}
 	class, err := c.Client.StorageV1().StorageClasses().Get(ctx, *pvc.Spec.StorageClassName, metav1.GetOptions{})
@@ -150,7 +146,7 @@ func (c *controller) claim(ctx context.Context, key string) error {
 	if err != nil {
 		return fmt.Errorf("reading storage class %s: %w", *pvc.Spec.StorageClassName, err)
 	}
-	if class.Provisioner != Provisioner || chosen == "" && waits(class) {
+	if class.Provisioner != Provisioner || pvc.Annotations[annotationNode] == "" && waits(class) {
 		return nil
 	}
 	if err := c.provision(ctx, pvc, class); err != nil {
@@ -158,6 +154,15 @@ func (c *controller) claim(ctx context.Context, key string) error {
 		return err
 	}
 	return nil
+}
+
+// concerns says whether a claim still wants a volume and this node may be where it goes.
+func (c *controller) concerns(pvc *corev1.PersistentVolumeClaim) bool {
+	if pvc.Spec.VolumeName != "" || pvc.DeletionTimestamp != nil || pvc.Spec.StorageClassName == nil {
+		return false
+	}
+	chosen := pvc.Annotations[annotationNode]
+	return chosen == "" || chosen == c.Node
 }
 
 func waits(class *storagev1.StorageClass) bool {
