@@ -95,7 +95,7 @@ func (p *Pod) networkFiles(j startJob) (map[string]string, error) {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil { //nolint:gosec // every user of the container reads these
 			return nil, fmt.Errorf("writing the pod's %s: %w", name, err)
 		}
-		if err := os.Chmod(path, 0o644); err != nil { //nolint:gosec // as above, whatever the umask
+		if err := os.Chmod(path, 0o644); err != nil { // whatever the umask
 			return nil, fmt.Errorf("writing the pod's %s: %w", name, err)
 		}
 	}
@@ -121,7 +121,7 @@ func (p *Pod) terminationFile(j startJob) (string, error) {
 	if err := os.WriteFile(path, nil, 0o666); err != nil { //nolint:gosec // any user of the container writes it
 		return "", fmt.Errorf("making the termination message file: %w", err)
 	}
-	return path, os.Chmod(path, 0o666) //nolint:gosec // as above, whatever the umask
+	return path, os.Chmod(path, 0o666) // whatever the umask
 }
 
 // terminationMessage reads what the container left as its last words; with FallbackToLogsOnError the

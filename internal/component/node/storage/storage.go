@@ -181,7 +181,7 @@ func (c *controller) provision(ctx context.Context, pvc *corev1.PersistentVolume
 	if err := os.MkdirAll(path, 0o777); err != nil { //nolint:gosec // whoever the pod runs as writes here
 		return fmt.Errorf("making the volume's folder: %w", err)
 	}
-	if err := os.Chmod(path, 0o777); err != nil { //nolint:gosec // as above, whatever the umask
+	if err := os.Chmod(path, 0o777); err != nil { // whatever the umask
 		return fmt.Errorf("making the volume's folder: %w", err)
 	}
 	pv := volumeFor(pvc, class, name, path, c.Node)

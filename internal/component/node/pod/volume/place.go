@@ -81,7 +81,7 @@ func hostPath(h *corev1.HostPathVolumeSource) error {
 		case corev1.HostPathUnset, corev1.HostPathDirectoryOrCreate: // unset makes a folder, as the runtimes do
 			return os.MkdirAll(h.Path, 0o755) //nolint:gosec // the mode Kubernetes defines
 		case corev1.HostPathFileOrCreate:
-			f, err := os.OpenFile(h.Path, os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // the mode Kubernetes defines
+			f, err := os.OpenFile(h.Path, os.O_CREATE|os.O_WRONLY, 0o644) // the mode Kubernetes defines
 			if err != nil {
 				return err
 			}
