@@ -269,7 +269,7 @@ func TestWhatOthersScaledIsPutRight(t *testing.T) {
 		b := start(t, c)
 		defer b.stop()
 		b.SetRevision(hello, kpa(func(s *scale.Spec) { s.Min = 1 }))
-		time.Sleep(2 * time.Minute)
+		time.Sleep(2*time.Minute + 300*time.Millisecond) // between ticks, which would see the change, too
 		c.create(hello, 0) // somebody's kubectl scale, unseen
 		b.arrive(hello)
 		synctest.Wait()
