@@ -36,7 +36,7 @@ build: ## build bin/ebb
 install: build ## build, and install into PREFIX/bin
 	install -D -m 0755 bin/ebb $(DESTDIR)$(PREFIX)/bin/ebb
 
-test: needs bin/gotestsum bin/golangci-lint build ## lint, architecture, generated files, unit, oracle and end-to-end tests
+test: needs bin/gotestsum bin/golangci-lint bin/runsc build ## lint, architecture, generated files, unit, oracle and end-to-end tests
 	@status=0; \
 	test/lint || status=1; \
 	go run ./internal/adapter/runtime/container/shim/build -check || status=1; \
@@ -52,7 +52,7 @@ arch: ## check the shape: floors, sizes, comments, modules
 shim: ## compare the embedded pod program with its source
 	go run ./internal/adapter/runtime/container/shim/build -check
 
-unit: needs bin/gotestsum ## unit tests (ARGS= for go test)
+unit: needs bin/gotestsum bin/runsc ## unit tests (ARGS= for go test)
 	@bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --raw-command -- test/run unit
 
 oracle: bin/gotestsum ## compare the scaling arithmetic with Knative's
@@ -61,7 +61,7 @@ oracle: bin/gotestsum ## compare the scaling arithmetic with Knative's
 e2e: needs bin/gotestsum build ## drive the built binary as a user does (root)
 	@EBB_BIN=$(CURDIR)/bin/ebb bin/gotestsum --format testname --raw-command -- test/run e2e
 
-conformance: needs bin/gotestsum ## hold us against the peers: runtimes by one suite, runc included; arithmetic by Knative's
+conformance: needs bin/gotestsum bin/runsc ## hold us against the peers: runtimes by one suite, runc and gVisor included; arithmetic by Knative's
 	@bin/gotestsum --format testname --raw-command -- test/run adapters oracle
 
 bench: needs build ## measure what is promised; prints a table, writes test/bench/latest.json (root)
@@ -84,6 +84,11 @@ bin/golangci-lint: tools/go.mod
 
 bin/gotestsum: tools/go.mod
 	go -C tools build -trimpath -o ../bin/gotestsum gotest.tools/gotestsum
+	@touch $@
+
+bin/runsc: tools/runsc/go.mod
+	@echo "building gVisor"
+	go -C tools/runsc build -trimpath -ldflags '-s -w' -o ../../bin/runsc gvisor.dev/gvisor/runsc
 	@touch $@
 
 clean: ## remove what was built

@@ -32,6 +32,8 @@ func main() {
 		os.Exit(stage.Main(inherited))
 	case "pause":
 		os.Exit(stage.Pause(inherited))
+	case "idle":
+		os.Exit(stage.Idle())
 	}
 	os.Stderr.WriteString("this program is started by ebb only\n")
 	os.Exit(2)

@@ -96,7 +96,7 @@ func (c *container) pump(stream int, from *os.File) {
 func (g *guard) await(c *container, exited <-chan exit) {
 	e := <-exited
 	if c.start.HostPID || c.start.SharePID {
-		c.killAll() // without an own process namespace the kernel does not end the rest
+		g.killAll(c) // without an own process namespace the kernel does not end the rest
 	}
 	c.drain()
 	oom := oomKills(c.start.OOMFile) > 0 && e.code != 0
@@ -139,13 +139,27 @@ func (g *guard) signal(s wire.Signal) error {
 		return errNotRunning
 	}
 	if s.All {
-		c.killAll()
+		g.killAll(c)
 		return nil
 	}
+	return g.terminate(c, unix.Signal(s.Signal))
+}
+
+// terminate signals the container's first process.
+func (g *guard) terminate(c *container, sig unix.Signal) error {
 	if oci := c.start.Container.OCI; oci != nil { // its process may stand for another, in gVisor say
-		return g.run(ociRun{oci: oci, args: []string{"kill", s.ID, itoa(s.Signal)}})
+		return g.run(ociRun{oci: oci, args: []string{"kill", c.rec.ID, itoa(int(sig))}})
 	}
-	return c.kill(unix.Signal(s.Signal))
+	return c.kill(sig)
+}
+
+// killAll kills every process of the container.
+func (g *guard) killAll(c *container) {
+	if oci := c.start.Container.OCI; oci != nil && oci.Kernel != nil {
+		_ = g.run(ociRun{oci: oci, args: []string{"kill", "--all", c.rec.ID, itoa(int(unix.SIGKILL))}}) // it may have ended
+		return
+	}
+	c.killAll()
 }
 
 // forget drops an ended container and its record.

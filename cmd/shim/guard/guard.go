@@ -37,6 +37,10 @@ type guard struct {
 	parked     *staged // a process held ready for the next container, or nil
 	parkErr    error   // why there is none
 
+	booting sync.Mutex  // guards kernel and halted, held while the kernel is started
+	kernel  *wire.OCI   // that runs the pod's own kernel, or nil
+	halted  <-chan exit // the kernel's end
+
 	parking chan struct{} // closed once parked and parkErr are settled
 	pause   int           // process 1 of a shared process namespace, or 0
 }
@@ -214,7 +218,7 @@ func (g *guard) forwardTerm() {
 	for range term {
 		g.mu.Lock()
 		for _, c := range g.containers {
-			_ = c.kill(unix.SIGTERM)
+			go func() { _ = g.terminate(c, unix.SIGTERM) }() // it may call a program
 		}
 		empty := len(g.containers) == 0
 		g.mu.Unlock()
@@ -238,11 +242,12 @@ func (g *guard) end() {
 	pause := g.pause
 	g.mu.Unlock()
 	for _, c := range all {
-		c.killAll()
+		g.killAll(c)
 	}
 	for _, c := range all {
 		<-c.gone
 	}
+	g.halt()
 	if pause > 0 {
 		_ = g.reaper.kill(pause, unix.SIGKILL)
 	}

@@ -90,6 +90,9 @@ func (g *guard) launchOCI(conn *wire.Conn, c *container, files *fileQueue) (<-ch
 	if err := mountBundle(c.start.Stage, oci.Bundle, files); err != nil {
 		return nil, err
 	}
+	if err := g.boot(oci); err != nil {
+		return nil, err
+	}
 	exited, err := g.createOCI(c, oci)
 	if err != nil {
 		g.deleteOCI(c)
@@ -130,41 +133,72 @@ func mountSource(tree int, at string, dir bool) error {
 	return unix.MoveMount(tree, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
+// createOCI creates and starts the container.
 func (g *guard) createOCI(c *container, oci *wire.OCI) (<-chan exit, error) {
 	theirs, err := c.openStdio()
 	if err != nil {
 		return nil, err
 	}
 	defer closeAll(theirs)
-	call := ociRun{oci: oci, files: theirs}
-	call.args = []string{"create", "--bundle", oci.Bundle, "--pid-file", oci.Bundle + "/pid"}
-	var master func() (int, error)
+	create := ociRun{oci: oci, args: []string{"create", "--bundle", oci.Bundle, "--pid-file", oci.Bundle + "/pid"}}
+	start := ociRun{oci: oci, args: []string{"start", c.rec.ID}}
+	terminal := func() error { return nil }
 	if c.start.Stage.Process.Terminal {
-		var stop func()
-		if master, stop, err = consoleSocket(oci.Bundle); err != nil {
+		master, stop, err := consoleSocket(oci.Bundle)
+		if err != nil {
 			return nil, err
 		}
 		defer stop()
-		call.args = append(call.args, "--console-socket", "console")
+		terminal = func() error { return c.takeTerminal(master) }
+		create.args = append(create.args, "--console-socket", "console")
 	}
-	call.args = append(call.args, c.rec.ID)
-	if err := g.run(call); err != nil {
+	create.args = append(create.args, c.rec.ID)
+	early, late := terminal, func() error { return nil }
+	create.files = theirs
+	if oci.Kernel != nil { // gVisor's containers get their streams when they start
+		early, late = late, early
+		create.files, start.files = nil, theirs
+	}
+	if err := g.run(create); err != nil {
 		return nil, err
 	}
-	if master != nil {
-		fd, err := master()
-		if err != nil {
-			return nil, fmt.Errorf("taking the terminal: %w", err)
-		}
-		c.useTerminal(fd)
+	if err := early(); err != nil {
+		return nil, err
 	}
-	pid, err := readPID(oci.Bundle + "/pid")
+	exited, err := g.startOCI(c, start)
 	if err != nil {
 		return nil, err
 	}
-	exited := g.reaper.adopt(pid)
-	if err := g.run(ociRun{oci: oci, args: []string{"start", c.rec.ID}}); err != nil {
+	return exited, late()
+}
+
+// takeTerminal receives the container's terminal from the runtime.
+func (c *container) takeTerminal(receive func() (int, error)) error {
+	fd, err := receive()
+	if err != nil {
+		return fmt.Errorf("taking the terminal: %w", err)
+	}
+	c.useTerminal(fd)
+	return nil
+}
+
+// startOCI starts the created container and follows it to its end.
+func (g *guard) startOCI(c *container, start ociRun) (<-chan exit, error) {
+	pid, err := readPID(start.oci.Bundle + "/pid")
+	if err != nil {
 		return nil, err
+	}
+	var exited <-chan exit
+	if start.oci.Kernel == nil {
+		exited = g.reaper.adopt(pid)
+	}
+	if err := g.run(start); err != nil {
+		return nil, err
+	}
+	if start.oci.Kernel != nil {
+		if exited, err = g.awaitKernel(c, start.oci); err != nil {
+			return nil, err
+		}
 	}
 	c.rec.PID, c.rec.Started = pid, time.Now()
 	if c.rec.StartTicks, err = startTicks(pid); err != nil {

@@ -131,7 +131,7 @@ func (g *guard) start(conn *wire.Conn, s wire.Start, files *fileQueue) (wire.Rep
 	}
 	rec := c.record()
 	if err := saveRecord(rec); err != nil {
-		c.killAll()
+		g.killAll(c)
 		<-exited
 		c.abandon()
 		return wire.Reply{}, fmt.Errorf("recording container %s: %w", rec.ID, err)

@@ -20,10 +20,22 @@ func Pause(ready int) int {
 		fmt.Fprintln(os.Stderr, "pause:", err)
 		return 125
 	}
+	reapForever(func() { unix.Close(ready) })
+	return 0
+}
+
+// Idle is process 1 of a pod's own kernel, which confines it.
+func Idle() int {
+	reapForever(func() {})
+	return 0
+}
+
+// reapForever collects the ends of orphans and calls ready once it listens for them.
+func reapForever(ready func()) {
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, unix.SIGCHLD)
-	unix.Close(ready)
+	ready()
 	for range children {
 		for {
 			pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
@@ -35,7 +47,6 @@ func Pause(ready int) int {
 			}
 		}
 	}
-	return 0
 }
 
 func confine() error {

@@ -78,6 +78,16 @@ func TestRunc(t *testing.T) {
 	runtimetest.Run(t, s)
 }
 
+func TestGVisor(t *testing.T) {
+	needRoot(t)
+	if _, err := exec.LookPath("runsc"); err != nil {
+		t.Skip("runsc is not installed")
+	}
+	s := subject(0)
+	s.Handler, s.OwnKernel = "gvisor", true
+	runtimetest.Run(t, s)
+}
+
 func TestParkedContainers(t *testing.T) {
 	needRoot(t)
 	runtimetest.Run(t, subject(2))

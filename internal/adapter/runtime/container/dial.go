@@ -30,6 +30,13 @@ func (r *Runtime) Dial(ctx context.Context, sandboxID string, port uint16) (net.
 	if _, up := s.view(); !up || !s.alive() {
 		return fail(runtime.ErrNotRunning)
 	}
+	if program := s.runtime.node.oci[s.spec.Handler]; program.kernel {
+		conn, err := s.dialKernel(ctx, program, port)
+		if err != nil {
+			return fail(err)
+		}
+		return conn, nil
+	}
 	for {
 		conn, err := s.connect(ctx, port)
 		if err == nil {

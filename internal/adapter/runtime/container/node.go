@@ -130,8 +130,12 @@ func (n node) check(s runtime.SandboxSpec) error {
 	if s.ID == "" || strings.ContainsAny(s.ID, "/\x00") || s.ID[0] == '.' {
 		return fmt.Errorf("sandbox ID %q is not a name", s.ID)
 	}
-	if _, known := n.oci[s.Handler]; s.Handler != "" && !known {
+	program, known := n.oci[s.Handler]
+	switch {
+	case s.Handler != "" && !known:
 		return fmt.Errorf("handler %q: %w", s.Handler, runtime.ErrUnsupported)
+	case program.kernel && (s.HostNetwork || s.HostPID || s.HostIPC):
+		return fmt.Errorf("the node's namespaces for a pod with its own kernel (handler %q): %w", s.Handler, runtime.ErrUnsupported)
 	}
 	return nil
 }

@@ -34,6 +34,7 @@ type sandbox struct {
 	pause   int
 
 	starting sync.Mutex     // one StartSandbox or StopSandbox at a time
+	kernel   sync.Mutex     // held while the bundle of the pod's own kernel is written
 	watched  sync.WaitGroup // the watching goroutine
 
 	mu         sync.Mutex

@@ -53,7 +53,12 @@ func (s *sandbox) running() []wire.Container {
 
 func (r *Runtime) measure(ctx context.Context, s *sandbox, rec wire.Container) (runtime.ContainerStats, error) {
 	out := runtime.ContainerStats{Started: rec.Started}
-	if r.groups != nil {
+	switch {
+	case rec.OCI != nil && rec.OCI.Kernel != nil:
+		if err := s.measureKernel(ctx, rec, &out); err != nil {
+			return out, err
+		}
+	case r.groups != nil:
 		u, err := r.groups.Measure(rec.Cgroup)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
 			return out, err

@@ -43,6 +43,13 @@ func runRights(t *testing.T, s Subject) {
 		}
 	})
 	t.Run("capabilities", func(t *testing.T) { checkCapabilities(t, b) })
+	if !s.OwnKernel {
+		rightsOnNode(t, s, b)
+	}
+}
+
+// rightsOnNode looks at rights that the node's kernel keeps.
+func rightsOnNode(t *testing.T, s Subject, b *bench) {
 	t.Run("no new rights", func(t *testing.T) {
 		spec := b.spec("status", "NoNewPrivs")
 		spec.Process.NoNewPrivileges = true

@@ -36,6 +36,8 @@ type Subject struct {
 	Survives bool
 	// MemoryLimits says that limits are enforced and show in control groups.
 	MemoryLimits bool
+	// OwnKernel says that a pod has a kernel of its own: what concerns the node's is left out.
+	OwnKernel bool
 	// Seccomp compiles in the profile RuntimeDefault means; nil skips those tests.
 	Seccomp func(capabilities []string) (*specs.LinuxSeccomp, error)
 }
@@ -55,9 +57,12 @@ func Run(t *testing.T, s Subject) {
 	t.Run("mounts", func(t *testing.T) { runMounts(t, s) })
 	t.Run("network", func(t *testing.T) { runNetwork(t, s) })
 	if s.MemoryLimits {
+		t.Run("memory of the whole sandbox", func(t *testing.T) { limitSandbox(t, s) })
+	}
+	if s.MemoryLimits && !s.OwnKernel {
 		t.Run("limits", func(t *testing.T) { runLimits(t, s) })
 	}
-	if s.Survives {
+	if s.Survives && !s.OwnKernel { // which is all that could be killed from outside
 		t.Run("survival", func(t *testing.T) { runSurvival(t, s) })
 	}
 	t.Run("leaks", func(t *testing.T) { runLeaks(t, s) })

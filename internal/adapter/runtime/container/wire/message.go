@@ -83,6 +83,14 @@ type OCI struct {
 	Root   string   // its --root
 	Flags  []string `json:",omitempty"` // further global flags
 	Bundle string   // folder with config.json; the root file system is mounted at rootfs in it
+	// Kernel is set where the pod has a kernel of its own, as in gVisor.
+	Kernel *Kernel `json:",omitempty"`
+}
+
+// Kernel is a pod's own kernel: to the OCI runtime a container that the others are put into.
+type Kernel struct {
+	ID     string
+	Bundle string // its program is put at rootfs/pause
 }
 
 // Start starts a container. Files: log folder if Log is set, then one per Mount with Bind.
