@@ -17,6 +17,8 @@ import (
 	"knative.dev/serving/pkg/apis/serving"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 	"knative.dev/serving/pkg/deployment"
+
+	"ebb.dev/ebb/internal/domain/render/readiness"
 )
 
 const (
@@ -38,6 +40,11 @@ func DeploymentName(revision string) string { return kmeta.ChildName(revision, "
 // label carries the hash of all but the replicas, which are the autoscaler's from then on.
 func Deployment(rev *servingv1.Revision, c Cluster, replicas int32) (*appsv1.Deployment, error) {
 	labels := RevisionChildLabels(rev)
+	spec, extras := podSpec(rev, c)
+	annotations, err := podAnnotations(rev, extras)
+	if err != nil {
+		return nil, err
+	}
 	none := intstr.FromInt32(0)
 	keepNone := int32(0)
 	d := &appsv1.Deployment{
@@ -57,8 +64,8 @@ func Deployment(rev *servingv1.Revision, c Cluster, replicas int32) (*appsv1.Dep
 				RollingUpdate: &appsv1.RollingUpdateDeployment{MaxUnavailable: &none},
 			},
 			Template: corev1.PodTemplateSpec{
-				ObjectMeta: metav1.ObjectMeta{Labels: with(labels, nil), Annotations: podAnnotations(rev)},
-				Spec:       podSpec(rev, c),
+				ObjectMeta: metav1.ObjectMeta{Labels: with(labels, nil), Annotations: annotations},
+				Spec:       spec,
 			},
 		},
 	}
@@ -99,12 +106,16 @@ func notForPods(key string) bool {
 	return routing(key) || len(key) > len(autoscaling.GroupName) && key[:len(autoscaling.GroupName)] == autoscaling.GroupName
 }
 
-func podAnnotations(rev *servingv1.Revision) map[string]string {
+func podAnnotations(rev *servingv1.Revision, extras map[string]readiness.Extra) (map[string]string, error) {
 	annotations := without(rev.Annotations, notForPods)
 	if c := rev.Spec.GetContainer(); c.Name != "" {
 		annotations[defaultContainerAnnotation] = c.Name
 	}
-	return annotations
+	value, err := readiness.Encode(extras)
+	if value != "" {
+		annotations[readiness.Annotation] = value
+	}
+	return annotations, err
 }
 
 func progressDeadline(rev *servingv1.Revision, c *deployment.Config) *int32 {

@@ -2,6 +2,7 @@ package render
 
 import (
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -10,19 +11,25 @@ import (
 	"knative.dev/serving/pkg/apis/serving"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 	"knative.dev/serving/pkg/deployment"
+
+	"ebb.dev/ebb/internal/domain/render/readiness"
 )
 
-// podSpec returns the pod that runs a Revision. Unlike upstream's it has the user's containers
-// only, and the node itself runs their readiness probes.
-func podSpec(rev *servingv1.Revision, c Cluster) corev1.PodSpec {
+// podSpec returns the pod that runs a Revision, and what its readiness probes ask beyond Kubernetes'
+// fields. Unlike upstream's it has the user's containers only, and the node itself runs their probes.
+func podSpec(rev *servingv1.Revision, c Cluster) (corev1.PodSpec, map[string]readiness.Extra) {
 	pod := *rev.Spec.PodSpec.DeepCopy()
 	pod.TerminationGracePeriodSeconds = clone(rev.Spec.TimeoutSeconds)
 	if pod.EnableServiceLinks == nil && c.Defaults != nil {
 		pod.EnableServiceLinks = clone(c.Defaults.EnableServiceLinks)
 	}
 	customPorts := c.Features != nil && c.Features.MultiContainerProbing == apisconfig.Enabled
+	extras := make(map[string]readiness.Extra, len(pod.Containers))
 	for i := range pod.Containers {
-		userContainer(&pod.Containers[i], rev, len(pod.Containers) == 1, customPorts)
+		container := &pod.Containers[i]
+		serving := len(pod.Containers) == 1 || len(container.Ports) > 0
+		userContainer(container, rev, serving, customPorts)
+		extras[container.Name] = ready(container.ReadinessProbe, Port(rev), serving, DetectsHTTP2(rev, c.Features))
 	}
 	pin(pod.Containers, rev.Status.ContainerStatuses)
 	pin(pod.InitContainers, rev.Status.InitContainerStatuses)
@@ -34,17 +41,53 @@ func podSpec(rev *servingv1.Revision, c Cluster) corev1.PodSpec {
 			pod.Affinity = spread(rev.Name)
 		}
 	}
-	return pod
+	return pod, extras
 }
 
 // PodSpec returns the pod a Revision would run as, for checking it before anything exists.
-func PodSpec(rev *servingv1.Revision, c Cluster) corev1.PodSpec { return podSpec(rev, c) }
+func PodSpec(rev *servingv1.Revision, c Cluster) corev1.PodSpec {
+	spec, _ := podSpec(rev, c)
+	return spec
+}
+
+// DetectsHTTP2 tells whether it has to be found out if a Revision's application speaks HTTP/2: the
+// cluster asks for that, and the port's name does not say.
+func DetectsHTTP2(rev *servingv1.Revision, f *apisconfig.Features) bool {
+	if f == nil || f.AutoDetectHTTP2 != apisconfig.Enabled {
+		return false
+	}
+	ports := rev.Spec.GetContainer().Ports
+	return len(ports) == 0 || ports[0].Name == ""
+}
+
+// ready brings a readiness probe into a form that the API server takes and returns what it asks
+// besides. The probe always is about the pod itself, whatever host it names.
+func ready(p *corev1.Probe, port int32, serving, detect bool) readiness.Extra {
+	if p == nil {
+		return readiness.Extra{}
+	}
+	extra := readiness.Extra{Aggressive: p.PeriodSeconds == 0}
+	switch {
+	case p.HTTPGet != nil:
+		p.HTTPGet.Host = ""
+		p.HTTPGet.Scheme = corev1.URIScheme(strings.ToUpper(string(p.HTTPGet.Scheme)))
+		extra.HTTP2 = detect && serving
+	case p.TCPSocket != nil:
+		p.TCPSocket.Host = ""
+	case p.Exec != nil:
+		extra.Aggressive = false // a command costs a process each time
+		if serving {
+			extra.Port = port
+		}
+	}
+	return extra
+}
 
 // userContainer completes one container as the runtime contract says: PORT, K_* variables, no
 // terminal, probes on the serving port.
-func userContainer(c *corev1.Container, rev *servingv1.Revision, single, customPorts bool) {
+func userContainer(c *corev1.Container, rev *servingv1.Revision, serves, customPorts bool) {
 	port := Port(rev)
-	if single || len(c.Ports) > 0 {
+	if serves {
 		c.Ports = []corev1.ContainerPort{{Name: servingv1.UserPortName, ContainerPort: port}}
 		c.Env = append(c.Env, corev1.EnvVar{Name: "PORT", Value: strconv.Itoa(int(port))})
 		aim(c.ReadinessProbe, port, false)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"knative.dev/serving/pkg/apis/autoscaling/v1alpha1"
 	apisconfig "knative.dev/serving/pkg/apis/config"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
@@ -17,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"ebb.dev/ebb/internal/domain/render"
+	"ebb.dev/ebb/internal/domain/render/readiness"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -195,5 +197,57 @@ func TestTemplateMayNameItsRevision(t *testing.T) {
 	cfg := render.Configuration(service(t, func(s *servingv1.Service) { s.Spec.Template.Name = "hello-blue" }), nil)
 	if got := render.RevisionName(cfg); got != "hello-blue" {
 		t.Errorf("name %q", got)
+	}
+}
+
+func TestReadinessProbesBecomeWhatAPodMayHave(t *testing.T) {
+	base := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Host: "elsewhere", Scheme: "http", Port: intstr.FromInt32(8077)}}
+	command := corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/ready"}}}
+	tests := map[string]struct {
+		probe  corev1.Probe
+		detect bool
+		want   string // the annotation
+	}{
+		"without period":           {corev1.Probe{ProbeHandler: base}, false, `{"user-container":{"aggressive":true}}`},
+		"with a period":            {corev1.Probe{ProbeHandler: base, PeriodSeconds: 3}, false, ""},
+		"a command, and listening": {corev1.Probe{ProbeHandler: command}, false, `{"user-container":{"port":8080}}`},
+		"HTTP/2 to be found out":   {corev1.Probe{ProbeHandler: base, PeriodSeconds: 3}, true, `{"user-container":{"http2":true}}`},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := cluster(t)
+			if tt.detect {
+				c.Features.AutoDetectHTTP2 = apisconfig.Enabled
+			}
+			rev := revisionOf(service(t, func(svc *servingv1.Service) {
+				svc.Spec.Template.Spec.Containers[0].ReadinessProbe = tt.probe.DeepCopy()
+			}))
+			d, err := render.Deployment(rev, c, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := d.Spec.Template.Annotations[readiness.Annotation]; got != tt.want {
+				t.Errorf("annotation %q, want %q", got, tt.want)
+			}
+			if get := d.Spec.Template.Spec.Containers[0].ReadinessProbe.HTTPGet; get != nil && (get.Host != "" || get.Scheme != corev1.URISchemeHTTP || get.Port.IntVal != 8077) {
+				t.Errorf("request %+v, want HTTP to the pod's own port 8077", get)
+			}
+		})
+	}
+}
+
+func TestHTTP2IsFoundOutWhereNothingSaysIt(t *testing.T) {
+	for port, want := range map[string]bool{"": true, "h2c": false, "http1": false} {
+		rev := revisionOf(service(t, func(svc *servingv1.Service) {
+			svc.Spec.Template.Spec.Containers[0].Ports = []corev1.ContainerPort{{Name: port, ContainerPort: 8080}}
+		}))
+		c := cluster(t)
+		if render.DetectsHTTP2(rev, c.Features) {
+			t.Errorf("port %q: found out although the cluster does not ask for it", port)
+		}
+		c.Features.AutoDetectHTTP2 = apisconfig.Enabled
+		if got := render.DetectsHTTP2(rev, c.Features); got != want {
+			t.Errorf("port %q: %v, want %v", port, got, want)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"ebb.dev/ebb/internal/adapter/runtime"
 	"ebb.dev/ebb/internal/component/node/pod/probe"
+	"ebb.dev/ebb/internal/domain/render/readiness"
 )
 
 // watch begins a run's hooks and probes; fresh is false for a run that outlived the node.
@@ -84,6 +85,13 @@ func (p *Pod) probe(ctx context.Context, c *container, k probe.Kind, spec *corev
 	id := c.id
 	target := p.target(id, c.spec)
 	s := probe.NewSpec(k, spec, c.began)
+	if k == probe.Readiness {
+		extra := readiness.Of(p.pod.Annotations, c.spec.Name)
+		target.Listening, target.HTTP2 = extra.Port, extra.HTTP2
+		if extra.Aggressive {
+			s.Hurry()
+		}
+	}
 	report := func(healthy, changed bool, err error) {
 		p.box.post(func() {
 			if c.id != id || c.phase != running || ctx.Err() != nil {

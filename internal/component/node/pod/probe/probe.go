@@ -38,6 +38,10 @@ type Target struct {
 	Dial  Dialer
 	Exec  Exec
 	Agent string // User-Agent, "kube-probe/1.36"
+	// Listening is a port that must accept connections once a command succeeded, 0 for none.
+	Listening int32
+	// HTTP2 has HTTP requests without TLS tried in HTTP/2 first.
+	HTTP2 bool
 }
 
 const maxBody = 10 << 10 // of an answer that is kept for the event
@@ -72,7 +76,10 @@ func (t Target) exec(ctx context.Context, command []string) error {
 		}
 		return fmt.Errorf("%w: %s", ErrUnhealthy, text)
 	}
-	return nil
+	if t.Listening == 0 {
+		return nil
+	}
+	return t.tcp(ctx, &corev1.TCPSocketAction{Port: intstr.FromInt32(t.Listening)})
 }
 
 func (t Target) tcp(ctx context.Context, a *corev1.TCPSocketAction) error {
@@ -87,8 +94,26 @@ func (t Target) tcp(ctx context.Context, a *corev1.TCPSocketAction) error {
 	return conn.Close()
 }
 
-// get follows redirects on the same host only; any status from 200 to 399 is healthy.
+// get makes the request in HTTP/1.1, unless HTTP/2 is to be tried and is healthy.
 func (t Target) get(ctx context.Context, a *corev1.HTTPGetAction) error {
+	if t.HTTP2 && a.Scheme != corev1.URISchemeHTTPS {
+		protocols := &http.Protocols{}
+		protocols.SetUnencryptedHTTP2(true)
+		half := ctx
+		if end, ok := ctx.Deadline(); ok {
+			var cancel context.CancelFunc
+			half, cancel = context.WithTimeout(ctx, time.Until(end)/2) // one that waits for more leaves time for HTTP/1.1
+			defer cancel()
+		}
+		if t.getIn(half, a, protocols) == nil {
+			return nil
+		}
+	}
+	return t.getIn(ctx, a, nil)
+}
+
+// getIn follows redirects on the same host only; any status from 200 to 399 is healthy.
+func (t Target) getIn(ctx context.Context, a *corev1.HTTPGetAction, protocols *http.Protocols) error {
 	req, err := t.Request(ctx, a)
 	if err != nil {
 		return err
@@ -98,6 +123,7 @@ func (t Target) get(ctx context.Context, a *corev1.HTTPGetAction) error {
 		DisableKeepAlives:  true,
 		DisableCompression: true,
 		TLSClientConfig:    AnyCertificate(),
+		Protocols:          protocols,
 	}
 	client := http.Client{Transport: transport, CheckRedirect: func(next *http.Request, via []*http.Request) error {
 		if next.URL.Hostname() != req.URL.Hostname() || len(via) >= 10 {

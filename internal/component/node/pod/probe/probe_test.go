@@ -170,6 +170,7 @@ func TestWatch(t *testing.T) {
 	tests := map[string]struct {
 		kind    probe.Kind
 		probe   corev1.Probe
+		hurry   bool
 		initial bool
 		healthy func(time.Duration) bool
 		span    time.Duration
@@ -179,21 +180,21 @@ func TestWatch(t *testing.T) {
 		"readiness is known at once": {
 			probe.Readiness,
 			corev1.Probe{PeriodSeconds: 10},
-			false, always, 25 * time.Second,
+			false, false, always, 25 * time.Second,
 			[]verdict{{0, true, true}},
 			3,
 		},
 		"the initial delay is kept": {
 			probe.Readiness,
 			corev1.Probe{PeriodSeconds: 10, InitialDelaySeconds: 7},
-			false, always, 8 * time.Second,
+			false, false, always, 8 * time.Second,
 			[]verdict{{7 * time.Second, true, true}},
 			1,
 		},
 		"a slow starter is noticed soon": {
 			probe.Readiness,
 			corev1.Probe{PeriodSeconds: 10},
-			false,
+			false, false,
 			func(at time.Duration) bool { return at > 500*time.Millisecond }, 5 * time.Second,
 			[]verdict{{540 * time.Millisecond, true, true}},
 			30,
@@ -201,44 +202,71 @@ func TestWatch(t *testing.T) {
 		"liveness fails after its threshold": {
 			probe.Liveness,
 			corev1.Probe{PeriodSeconds: 5, FailureThreshold: 2},
-			true, never, 12 * time.Second,
+			false, true, never, 12 * time.Second,
 			[]verdict{{5 * time.Second, false, true}},
 			3,
 		},
 		"eager attempts do not fail sooner": {
 			probe.Startup,
 			corev1.Probe{PeriodSeconds: 10, FailureThreshold: 3},
-			false, never, 35 * time.Second,
+			false, false, never, 35 * time.Second,
 			[]verdict{{30 * time.Second, false, true}},
 			800,
 		},
 		"startup ends with its success": {
 			probe.Startup,
 			corev1.Probe{PeriodSeconds: 1},
-			false, always, time.Minute,
+			false, false, always, time.Minute,
 			[]verdict{{0, true, true}},
 			1,
 		},
 		"several successes are a period apart": {
 			probe.Readiness,
 			corev1.Probe{PeriodSeconds: 2, SuccessThreshold: 3},
-			false, always, 5 * time.Second,
+			false, false, always, 5 * time.Second,
 			[]verdict{{4 * time.Second, true, true}},
 			3,
 		},
 		"unready and ready again": {
 			probe.Readiness,
 			corev1.Probe{PeriodSeconds: 1, FailureThreshold: 3},
-			true,
+			false, true,
 			func(at time.Duration) bool { return at < 2*time.Second || at > 6*time.Second }, 10 * time.Second,
 			[]verdict{{4 * time.Second, false, true}, {7 * time.Second, true, true}},
 			11,
+		},
+		"without period, successes follow closely": {
+			probe.Readiness,
+			corev1.Probe{PeriodSeconds: 10, SuccessThreshold: 3},
+			true, false, always, 5 * time.Second,
+			[]verdict{{100 * time.Millisecond, true, true}},
+			3,
+		},
+		"without period, a short failure does not count": {
+			probe.Readiness,
+			corev1.Probe{PeriodSeconds: 10, FailureThreshold: 1},
+			true, true,
+			func(at time.Duration) bool { return at < time.Second || at > 10500*time.Millisecond }, 25 * time.Second,
+			nil,
+			20,
+		},
+		"without period, one that became unready is asked each second": {
+			probe.Readiness,
+			corev1.Probe{PeriodSeconds: 10, FailureThreshold: 1},
+			true, true,
+			func(at time.Duration) bool { return at < time.Second || at > 14500*time.Millisecond }, 20 * time.Second,
+			[]verdict{{11 * time.Second, false, true}, {15 * time.Second, true, true}},
+			100,
 		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				got, attempts := watch(t, probe.NewSpec(tc.kind, &tc.probe, time.Now()), tc.initial, tc.healthy, tc.span)
+				spec := probe.NewSpec(tc.kind, &tc.probe, time.Now())
+				if tc.hurry {
+					spec.Hurry()
+				}
+				got, attempts := watch(t, spec, tc.initial, tc.healthy, tc.span)
 				if len(got) != len(tc.want) {
 					t.Fatalf("verdicts %v, want %v", got, tc.want)
 				}
@@ -252,5 +280,55 @@ func TestWatch(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestHTTP2IsTriedFirst(t *testing.T) {
+	only2 := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	only2.Config.Protocols = new(http.Protocols)
+	only2.Config.Protocols.SetUnencryptedHTTP2(true)
+	only2.Start()
+	t.Cleanup(only2.Close)
+	only1 := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(only1.Close)
+	tests := map[string]struct {
+		server *httptest.Server
+		try    bool
+		want   bool
+	}{
+		"HTTP/2 alone, tried":     {only2, true, true},
+		"HTTP/2 alone, not tried": {only2, false, false},
+		"HTTP/1.1 alone":          {only1, true, true},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			to, port := target(t, tc.server.Listener.Addr().String())
+			to.HTTP2 = tc.try
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if err := probe.Check(ctx, &corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Port: port}}, to); (err == nil) != tc.want {
+				t.Errorf("error = %v", err)
+			}
+		})
+	}
+}
+
+func TestCommandIsNotEnoughWhereAPortMustListen(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, port := target(t, l.Addr().String())
+	to.Listening = port.IntVal
+	to.Exec = func(context.Context, []string) (int, []byte, error) { return 0, nil, nil }
+	h := &corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/ready"}}}
+	if err := probe.Check(t.Context(), h, to); err != nil {
+		t.Errorf("listening: %v", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := probe.Check(t.Context(), h, to); !errors.Is(err, probe.ErrUnhealthy) {
+		t.Errorf("not listening: %v", err)
 	}
 }

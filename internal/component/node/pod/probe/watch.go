@@ -29,6 +29,15 @@ const (
 	execWait  = 250 * time.Millisecond
 )
 
+// A probe without period is Knative's: its attempts are short, and one that fails is repeated for a
+// while before it counts. A container that became unready is looked at more often than one that is up.
+const (
+	shortTimeout = 100 * time.Millisecond
+	shortWait    = 50 * time.Millisecond
+	shortSpan    = time.Second
+	unreadyWait  = time.Second
+)
+
 // Report is told verdicts. healthy changes only when a threshold is reached; err is the failed
 // attempt that should be shown as an event, nil for none.
 type Report func(healthy bool, changed bool, err error)
@@ -41,6 +50,8 @@ type Spec struct {
 	Started                time.Time
 	Delay, Period, Timeout time.Duration
 	Success, Failure       int
+	// Aggressive marks a probe without period; see Hurry.
+	Aggressive bool
 }
 
 // NewSpec reads the API's probe.
@@ -63,6 +74,12 @@ func NewSpec(kind Kind, p *corev1.Probe, started time.Time) Spec {
 		s.Failure = 3
 	}
 	return s
+}
+
+// Hurry makes s Knative's probe without period. Its Period, Kubernetes' default, is how often a
+// container that is up is looked at.
+func (s *Spec) Hurry() {
+	s.Aggressive, s.Timeout = true, shortTimeout
 }
 
 // Watch repeats the check until ctx ends. initial is the verdict before the first attempt: liveness
@@ -98,8 +115,9 @@ func Watch(ctx context.Context, s Spec, initial bool, check func(context.Context
 type watcher struct {
 	Spec
 	healthy  bool
-	eager    bool // no success yet
-	reported bool // a failure verdict was given since the last success
+	eager    bool      // no success yet
+	reported bool      // a failure verdict was given since the last success
+	failing  time.Time // first failure of those that count as one; zero for none
 	begun    time.Time
 	counted  time.Time // when the last failure was counted
 	wait     time.Duration
@@ -111,20 +129,14 @@ type watcher struct {
 // to show. While eager, failures count once a period only: trying more often must not fail sooner.
 func (w *watcher) judge(err error, now time.Time) (wait time.Duration, changed bool, show error) {
 	if err == nil {
-		w.bad, w.reported = 0, false
-		w.good++
-		if !w.healthy && w.good >= w.Success {
-			w.healthy, changed = true, true
-		}
-		if w.healthy {
-			w.eager = false
-			return w.Period, changed, nil
-		}
-		return w.Period, false, nil // further successes count a period apart
+		return w.succeeded()
 	}
 	w.good = 0
 	if w.eager && now.Sub(w.lastCount()) < w.Period {
 		return w.again(now), false, nil
+	}
+	if w.Aggressive && w.healthy && w.passing(now) {
+		return shortWait, false, nil
 	}
 	w.counted = now
 	w.bad++
@@ -134,7 +146,44 @@ func (w *watcher) judge(err error, now time.Time) (wait time.Duration, changed b
 	if w.eager {
 		return w.again(now), changed, err
 	}
-	return w.Period, changed, err
+	return w.between(), changed, err
+}
+
+// succeeded is judge for a success.
+func (w *watcher) succeeded() (wait time.Duration, changed bool, show error) {
+	w.bad, w.reported, w.failing = 0, false, time.Time{}
+	w.good++
+	if !w.healthy && w.good >= w.Success {
+		w.healthy, changed = true, true
+	}
+	if w.healthy {
+		w.eager = false
+		return w.Period, changed, nil
+	}
+	if w.Aggressive {
+		return shortWait, false, nil
+	}
+	return w.Period, false, nil // further successes count a period apart
+}
+
+// passing says whether a failure may still pass by itself, so that it does not count yet.
+func (w *watcher) passing(now time.Time) bool {
+	if w.failing.IsZero() {
+		w.failing = now
+	}
+	if now.Sub(w.failing) < shortSpan {
+		return true
+	}
+	w.failing = time.Time{}
+	return false
+}
+
+// between is the wait after a failure that counted.
+func (w *watcher) between() time.Duration {
+	if w.Aggressive && !w.healthy {
+		return min(w.Period, unreadyWait)
+	}
+	return w.Period
 }
 
 func (w *watcher) lastCount() time.Time {
