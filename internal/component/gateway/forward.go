@@ -24,7 +24,17 @@ const maxDeaths = 3
 
 // forward sends the request to the slot's instance and gives the slot back.
 func (c *call) forward() verdict {
-	if c.settings.H2C && c.upgrade == "" {
+	if c.upgrade != "" {
+		return c.forwardH1()
+	}
+	h2 := c.settings.H2C
+	if c.settings.DetectH2C {
+		var err error
+		if h2, err = c.slot.Link.(*link).speaksH2(c.r.Context()); err != nil {
+			return c.settle(err)
+		}
+	}
+	if h2 {
 		return c.forwardH2()
 	}
 	return c.forwardH1()

@@ -239,8 +239,9 @@ func (g *Gateway) Drain(ctx context.Context, uid types.UID) error {
 
 // link is what is kept per instance: its connections.
 type link struct {
-	pool *h1.Pool
-	h2   *http2.Transport
+	pool    *h1.Pool
+	h2      *http2.Transport
+	dialect dialect
 }
 
 func newLink(to netip.AddrPort, dial h1.DialFunc) *link {

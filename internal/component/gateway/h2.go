@@ -13,6 +13,7 @@ import (
 	"net/textproto"
 	"net/url"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -184,4 +185,60 @@ func (c *clock) stop() {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
+}
+
+// detectFor bounds how long an instance may take to say which protocol it speaks.
+const detectFor = time.Second
+
+// dialect is which protocol an instance speaks, once that was found out.
+type dialect struct {
+	mu    sync.Mutex // guards what follows, and lets one request alone ask
+	known bool
+	h2    bool
+}
+
+// speaksH2 tells whether the instance speaks HTTP/2 without TLS. The first request finds out on a
+// connection of its own.
+func (l *link) speaksH2(ctx context.Context) (bool, error) {
+	l.dialect.mu.Lock()
+	defer l.dialect.mu.Unlock()
+	if l.dialect.known {
+		return l.dialect.h2, nil
+	}
+	h2, err := detectH2(ctx, l.pool)
+	if err != nil {
+		return false, err
+	}
+	l.dialect.known, l.dialect.h2 = true, h2
+	return h2, nil
+}
+
+// detectH2 opens a connection as HTTP/2 does. A server that speaks it answers with its settings; to
+// any other the preface is a request it cannot make sense of.
+func detectH2(ctx context.Context, pool *h1.Pool) (bool, error) {
+	conn, err := pool.Connect(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	answered := greetsH2(conn)
+	return answered, ctx.Err()
+}
+
+func greetsH2(conn net.Conn) bool {
+	if conn.SetDeadline(time.Now().Add(detectFor)) != nil {
+		return false
+	}
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		return false
+	}
+	framer := http2.NewFramer(conn, conn)
+	if framer.WriteSettings() != nil {
+		return false
+	}
+	frame, err := framer.ReadFrame()
+	_, isSettings := frame.(*http2.SettingsFrame)
+	return err == nil && isSettings
 }

@@ -64,6 +64,8 @@ type Settings struct {
 	IdleTimeout time.Duration
 	// H2C says that the application speaks HTTP/2 without TLS.
 	H2C bool
+	// DetectH2C says that it is to be found out whether the application does.
+	DetectH2C bool
 	// Port is where the application listens.
 	Port uint16
 	// Labels name the revision in metrics.

@@ -28,7 +28,7 @@ func entryOf(s state, a assignment, hosts map[string]host) entry {
 		byTag[tag] = shares(route.Namespace, targets)
 		for _, t := range targets {
 			rev := s.revisions[t.revision]
-			e.revisions[types.NamespacedName{Namespace: route.Namespace, Name: rev.Name}] = settingsOf(rev)
+			e.revisions[types.NamespacedName{Namespace: route.Namespace, Name: rev.Name}] = settingsOf(rev, s.settings.Features)
 		}
 	}
 	header := byTag
@@ -75,13 +75,14 @@ func expand(rule traffic.Rule, h host) []traffic.Rule {
 }
 
 // settingsOf is what the gateway must know of a Revision.
-func settingsOf(rev *servingv1.Revision) traffic.Settings {
+func settingsOf(rev *servingv1.Revision, features *apisconfig.Features) traffic.Settings {
 	return traffic.Settings{
 		ContainerConcurrency: int(rev.Spec.GetContainerConcurrency()),
 		Timeout:              seconds(rev.Spec.TimeoutSeconds),
 		ResponseStartTimeout: seconds(rev.Spec.ResponseStartTimeoutSeconds),
 		IdleTimeout:          seconds(rev.Spec.IdleTimeoutSeconds),
 		H2C:                  rev.GetProtocol() == netapi.ProtocolH2C,
+		DetectH2C:            render.DetectsHTTP2(rev, features),
 		Port:                 uint16(render.Port(rev)),
 		Labels: traffic.Labels{
 			Service:       rev.Labels[serving.ServiceLabelKey],
