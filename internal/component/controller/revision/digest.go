@@ -47,6 +47,8 @@ type resolver struct {
 	fire   func(types.NamespacedName)
 	log    *slog.Logger
 	slots  chan struct{}
+	// config is looked at before each attempt: a registry put on the skip list ends the failures.
+	config func() *deployment.Config
 
 	mu      sync.Mutex // guards results
 	results map[types.NamespacedName]*lookup
@@ -64,14 +66,15 @@ func newResolver(c controller.Config, fire func(types.NamespacedName)) *resolver
 	return &resolver{
 		images: c.Images, reader: c.Manager.GetAPIReader(), fire: fire, log: c.Log,
 		slots:   make(chan struct{}, resolveWorkers),
+		config:  func() *deployment.Config { return c.Settings.Current().Deployment },
 		results: map[types.NamespacedName]*lookup{},
 	}
 }
 
 // Resolve returns what is known of the Revision's images. It starts the look-up if there is none, and
 // waits a moment for it.
-func (r *resolver) Resolve(ctx context.Context, rev *servingv1.Revision, d *deployment.Config) digests {
-	l, started := r.lookup(ctx, rev, d)
+func (r *resolver) Resolve(ctx context.Context, rev *servingv1.Revision) digests {
+	l, started := r.lookup(ctx, rev)
 	if started {
 		select {
 		case <-l.tried:
@@ -85,7 +88,7 @@ func (r *resolver) Resolve(ctx context.Context, rev *servingv1.Revision, d *depl
 }
 
 // lookup returns the Revision's look-up, and whether it was started now.
-func (r *resolver) lookup(ctx context.Context, rev *servingv1.Revision, d *deployment.Config) (*lookup, bool) {
+func (r *resolver) lookup(ctx context.Context, rev *servingv1.Revision) (*lookup, bool) {
 	key := client.ObjectKeyFromObject(rev)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -98,7 +101,7 @@ func (r *resolver) lookup(ctx context.Context, rev *servingv1.Revision, d *deplo
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // a look-up outlives the reconcile that began it
 	l := &lookup{uid: rev.UID, cancel: cancel, tried: make(chan struct{})}
 	r.results[key] = l
-	go r.run(ctx, l, rev.DeepCopy(), d)
+	go r.run(ctx, l, rev.DeepCopy())
 	return l, true
 }
 
@@ -112,9 +115,9 @@ func (r *resolver) Forget(key types.NamespacedName) {
 	}
 }
 
-func (r *resolver) run(ctx context.Context, l *lookup, rev *servingv1.Revision, d *deployment.Config) {
+func (r *resolver) run(ctx context.Context, l *lookup, rev *servingv1.Revision) {
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
-		result := r.attempt(ctx, rev, d)
+		result := r.attempt(ctx, rev)
 		if ctx.Err() != nil {
 			return
 		}
@@ -137,13 +140,14 @@ func (r *resolver) run(ctx context.Context, l *lookup, rev *servingv1.Revision, 
 }
 
 // attempt looks all images up once.
-func (r *resolver) attempt(ctx context.Context, rev *servingv1.Revision, d *deployment.Config) digests {
+func (r *resolver) attempt(ctx context.Context, rev *servingv1.Revision) digests {
 	select {
 	case r.slots <- struct{}{}:
 		defer func() { <-r.slots }()
 	case <-ctx.Done():
 		return digests{}
 	}
+	d := r.config()
 	ctx, cancel := context.WithTimeout(ctx, d.DigestResolutionTimeout)
 	defer cancel()
 	one := &resolution{resolver: r, rev: rev, skip: d, known: map[string]string{}}

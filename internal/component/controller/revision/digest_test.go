@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,11 +14,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"knative.dev/serving/pkg/deployment"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"ebb.dev/ebb/internal/platform/kube"
-	"ebb.dev/ebb/internal/platform/kube/settings"
 )
 
 // registry answers with a digest once it has failed so often.
@@ -48,25 +49,49 @@ func resolverOf(r *registry, fire func(types.NamespacedName), objects ...client.
 	return &resolver{
 		images: r, reader: fake.NewClientBuilder().WithScheme(kube.Scheme()).WithObjects(objects...).Build(),
 		fire: fire, log: slog.New(slog.DiscardHandler), slots: make(chan struct{}, 2), results: map[types.NamespacedName]*lookup{},
+		config: func() *deployment.Config { return deployments(nil) },
 	}
 }
 
+// deployments is config-deployment with the keys given.
+func deployments(keys map[string]string) *deployment.Config {
+	data := map[string]string{deployment.QueueSidecarImageKey: "none"}
+	maps.Copy(data, keys)
+	d, _ := deployment.NewConfigFromMap(data) // nil where a test names a key wrongly
+	return d
+}
+
+func TestSkippingARegistryEndsTheFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		images := &registry{failures: 100}
+		r := resolverOf(images, func(types.NamespacedName) {})
+		keys := map[string]string{}
+		r.config = func() *deployment.Config { return deployments(keys) }
+		rev := revisionFixture()
+		if d := r.Resolve(t.Context(), rev); d.err == nil {
+			t.Fatalf("%+v, want the registry's error", d)
+		}
+		keys = map[string]string{"registries-skipping-tag-resolving": "example.com"}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if d := r.Resolve(t.Context(), rev); !d.done || d.err != nil || d.containers[0].ImageDigest != "" {
+			t.Errorf("with the registry skipped %+v, want the image as it is", d)
+		}
+	})
+}
+
 func TestResolveTriesAgainEverMoreSlowly(t *testing.T) {
-	defaults, err := settings.Parse(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	synctest.Test(t, func(t *testing.T) {
 		images := &registry{failures: 3}
 		told := 0
 		r := resolverOf(images, func(types.NamespacedName) { told++ })
 		rev := revisionFixture()
-		if d := r.Resolve(t.Context(), rev, defaults.Deployment); !errors.Is(d.err, errDown) {
+		if d := r.Resolve(t.Context(), rev); !errors.Is(d.err, errDown) {
 			t.Fatalf("after the first try %+v, want its error", d)
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		d := r.Resolve(t.Context(), rev, defaults.Deployment)
+		d := r.Resolve(t.Context(), rev)
 		if !d.done || d.containers[0].ImageDigest != "example.com/hello@sha256:abc" {
 			t.Errorf("in the end %+v, want the digest", d)
 		}
@@ -80,34 +105,26 @@ func TestResolveTriesAgainEverMoreSlowly(t *testing.T) {
 }
 
 func TestResolveWaitsOnlyAMoment(t *testing.T) {
-	defaults, err := settings.Parse(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	synctest.Test(t, func(t *testing.T) {
 		images := &registry{takes: time.Second}
 		r := resolverOf(images, func(types.NamespacedName) {})
 		begun := time.Now()
-		if d := r.Resolve(t.Context(), revisionFixture(), defaults.Deployment); d.done || d.err != nil || time.Since(begun) > patience {
+		if d := r.Resolve(t.Context(), revisionFixture()); d.done || d.err != nil || time.Since(begun) > patience {
 			t.Errorf("after %s %+v, want nothing yet", time.Since(begun), d)
 		}
 		time.Sleep(2 * time.Second)
-		if d := r.Resolve(t.Context(), revisionFixture(), defaults.Deployment); !d.done {
+		if d := r.Resolve(t.Context(), revisionFixture()); !d.done {
 			t.Errorf("in the end %+v, want the digest", d)
 		}
 	})
 }
 
 func TestForgettingEndsTheLookUp(t *testing.T) {
-	defaults, err := settings.Parse(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	synctest.Test(t, func(t *testing.T) {
 		images := &registry{failures: 100}
 		r := resolverOf(images, func(types.NamespacedName) {})
 		rev := revisionFixture()
-		r.Resolve(t.Context(), rev, defaults.Deployment)
+		r.Resolve(t.Context(), rev)
 		synctest.Wait()
 		r.Forget(client.ObjectKeyFromObject(rev))
 		time.Sleep(time.Hour)
@@ -118,10 +135,6 @@ func TestForgettingEndsTheLookUp(t *testing.T) {
 }
 
 func TestResolveSkipsAndReuses(t *testing.T) {
-	defaults, err := settings.Parse(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	const digest = "example.com/a@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	tests := map[string]struct {
 		image string
@@ -137,7 +150,7 @@ func TestResolveSkipsAndReuses(t *testing.T) {
 			images := &registry{}
 			rev := revisionFixture()
 			rev.Spec.Containers = []corev1.Container{{Name: "a", Image: tt.image}, {Name: "b", Image: tt.image}}
-			d := resolverOf(images, nil).attempt(t.Context(), rev, defaults.Deployment)
+			d := resolverOf(images, nil).attempt(t.Context(), rev)
 			if d.err != nil || len(d.containers) != 2 || d.containers[1].ImageDigest != tt.want {
 				t.Errorf("got %+v, want %q", d, tt.want)
 			}
@@ -149,10 +162,6 @@ func TestResolveSkipsAndReuses(t *testing.T) {
 }
 
 func TestResolveUsesPullSecretsOfRevisionAndAccount(t *testing.T) {
-	defaults, err := settings.Parse(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	secret := func(name, host string) *corev1.Secret {
 		return &corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
@@ -168,7 +177,7 @@ func TestResolveUsesPullSecretsOfRevisionAndAccount(t *testing.T) {
 	rev := revisionFixture()
 	rev.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "of-revision"}}
 	r := resolverOf(images, nil, account, secret("of-account", "a.example.com"), secret("of-revision", "b.example.com"))
-	if d := r.attempt(t.Context(), rev, defaults.Deployment); d.err != nil {
+	if d := r.attempt(t.Context(), rev); d.err != nil {
 		t.Fatal(d.err)
 	}
 	for _, host := range []string{"a.example.com", "b.example.com"} {

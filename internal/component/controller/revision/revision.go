@@ -137,7 +137,7 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*st
 	if resolved(s.revision) {
 		r.resolver.Forget(key)
 	} else {
-		s.digests = r.resolver.Resolve(ctx, s.revision, s.settings.Deployment)
+		s.digests = r.resolver.Resolve(ctx, s.revision)
 	}
 	d, pa := &appsv1.Deployment{}, &autoscalingv1alpha1.PodAutoscaler{}
 	if found, err := r.find(ctx, key.Namespace, render.DeploymentName(key.Name), d); err != nil {
