@@ -26,10 +26,13 @@ import (
 	"ebb.dev/ebb/internal/platform/kube/settings"
 )
 
-// server answers reviews over HTTPS; refuse is what the API server says to the template's pod.
-func server(t *testing.T, refuse error) (*httptest.Server, *fake.Clientset) {
+// server answers reviews over HTTPS; refuse is what the API server says to the template's pod, and
+// features are the keys of config-features.
+func server(t *testing.T, refuse error, features map[string]string) (*httptest.Server, *fake.Clientset) {
 	t.Helper()
-	defaults, err := settings.Parse(t.Context(), nil)
+	defaults, err := settings.Parse(t.Context(), map[string]*corev1.ConfigMap{
+		"config-features": {ObjectMeta: metav1.ObjectMeta{Name: "config-features", Namespace: settings.Namespace}, Data: features},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +125,7 @@ func complete(t *testing.T, s *httptest.Server, req *admissionv1.AdmissionReques
 }
 
 func TestDefaulting(t *testing.T) {
-	s, client := server(t, nil)
+	s, client := server(t, nil, nil)
 	out := complete(t, s, request(t, admissionv1.Create, "services", hello, ""))
 	var svc servingv1.Service
 	if err := json.Unmarshal(out, &svc); err != nil {
@@ -155,7 +158,7 @@ func TestDefaulting(t *testing.T) {
 }
 
 func TestSameManifestTwiceUnderTheNameOfItsRevision(t *testing.T) {
-	s, _ := server(t, nil)
+	s, _ := server(t, nil, nil)
 	manifest := strings.Replace(hello, "template: {spec:", "template: {metadata: {name: hello-one}, spec:", 1)
 	stored := string(complete(t, s, request(t, admissionv1.Create, "services", manifest, "")))
 	// kubectl keeps what others wrote into maps, and sends lists as the manifest has them.
@@ -172,7 +175,7 @@ func TestSameManifestTwiceUnderTheNameOfItsRevision(t *testing.T) {
 }
 
 func TestDefaultingLeavesBrokenTypesToTheSchema(t *testing.T) {
-	s, _ := server(t, nil)
+	s, _ := server(t, nil, nil)
 	broken := strings.Replace(hello, "containers: [", "timeoutSeconds: soon, containers: [", 1)
 	if res := ask(t, s, "/defaulting", request(t, admissionv1.Create, "services", broken, "")); !res.Allowed || len(res.Patch) > 0 {
 		t.Errorf("response %+v, want it passed on unchanged", res)
@@ -222,7 +225,16 @@ func TestValidation(t *testing.T) {
 			want: "validation callback failed: dry run failed with Invalid value: \"2\": must be less than or equal to cpu limit of 1: spec.template.spec.containers[0].resources.requests",
 		},
 		"a pod over quota may be put right": {now: hello, refuse: forbidden},
-		"but not in a dry run":              {now: hello, refuse: forbidden, dryRun: true, want: "validation callback failed"},
+		"nor when an annotation asks": {
+			now:    with("namespace: shop}", `namespace: shop, annotations: {features.knative.dev/podspec-dryrun: "Enabled"}}`),
+			refuse: forbidden, want: "validation callback failed",
+		},
+		"a webhook that cannot be tried does not count": {now: hello, refuse: apierrors.NewBadRequest("x does not support dry run"), dryRun: true},
+		"but does where the annotation is strict": {
+			now:    with("namespace: shop}", `namespace: shop, annotations: {features.knative.dev/podspec-dryrun: strict}}`),
+			refuse: apierrors.NewBadRequest("x does not support dry run"), want: "validation callback failed",
+		},
+		"but not in a dry run": {now: hello, refuse: forbidden, dryRun: true, want: "validation callback failed"},
 		"a named revision with another spec": {
 			old:  with("template: {", "template: {metadata: {name: hello-blue}, "),
 			now:  strings.Replace(with("template: {", "template: {metadata: {name: hello-blue}, "), "example.com/hello", "example.com/x", 1),
@@ -238,7 +250,7 @@ func TestValidation(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			s, _ := server(t, tt.refuse)
+			s, _ := server(t, tt.refuse, nil)
 			op, resource := admissionv1.Create, tt.resource
 			if tt.old != "" {
 				op = admissionv1.Update
@@ -265,7 +277,7 @@ func TestValidation(t *testing.T) {
 var errQuota = apierrors.NewBadRequest("exceeded quota")
 
 func TestPodsAreTriedOnlyWhenTheTemplateChanges(t *testing.T) {
-	s, client := server(t, nil)
+	s, client := server(t, nil, nil)
 	known := string(complete(t, s, request(t, admissionv1.Create, "services", hello, "")))
 	moved := strings.Replace(known, `"latestRevision":true`, `"latestRevision":false,"revisionName":"hello-1"`, 1)
 	if res := ask(t, s, "/resource-validation", request(t, admissionv1.Update, "services", moved, known)); !res.Allowed {
@@ -287,7 +299,7 @@ func TestPodsAreTriedOnlyWhenTheTemplateChanges(t *testing.T) {
 }
 
 func TestSettingsAreChecked(t *testing.T) {
-	s, _ := server(t, nil)
+	s, _ := server(t, nil, nil)
 	tests := map[string]struct {
 		now  string
 		want string

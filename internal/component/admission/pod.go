@@ -24,8 +24,16 @@ const templatePath = "spec.template."
 // pods asks the API server, by a dry run, whether it would take a template's pod.
 type pods struct{ client kubernetes.Interface }
 
-// check tries the pod of a new or changed template. In a dry run every refusal counts, as upstream;
-// otherwise only an invalid pod does: a quota or a missing ServiceAccount may be put right later.
+// The annotation by which a Service asks for a dry run's strictness although it is to be stored.
+const (
+	dryRunAnnotation = "features.knative.dev/podspec-dryrun"
+	dryRunEnabled    = "enabled"
+	dryRunStrict     = "strict" // even where somebody else's webhook cannot tell what it would do
+)
+
+// check tries the pod of a new or changed template. In a dry run, and where an annotation asks for
+// it, every refusal counts; otherwise only an invalid pod does: a quota or a missing ServiceAccount
+// may be put right later.
 func (p pods) check(r review, namespace string, s *settings.Settings) error {
 	template := changedTemplate(r)
 	if template == nil || p.client == nil {
@@ -46,10 +54,25 @@ func (p pods) check(r review, namespace string, s *settings.Settings) error {
 		return nil
 	case apierrors.IsInvalid(err):
 		return fields(err)
-	case apis.IsDryRun(r.ctx):
+	case demanding(r, err):
 		return apis.ErrGeneric("dry run failed with "+err.Error(), "spec.template")
 	}
 	return nil
+}
+
+// demanding tells whether a refusal counts that may be put right later.
+func demanding(r review, refusal error) bool {
+	mode := ""
+	if o, ok := r.now.(metav1.Object); ok {
+		mode = strings.ToLower(o.GetAnnotations()[dryRunAnnotation])
+	}
+	switch {
+	case mode == dryRunStrict:
+		return true
+	case strings.Contains(refusal.Error(), "does not support dry run"):
+		return false
+	}
+	return mode == dryRunEnabled || apis.IsDryRun(r.ctx)
 }
 
 // changedTemplate returns the template of a Service, or of a Configuration that is nobody's, when

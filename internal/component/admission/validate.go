@@ -29,12 +29,15 @@ func (v validator) handle(ctx context.Context, req ctrladmission.Request) ctrlad
 		return ctrladmission.Allowed("")
 	}
 	problems := r.now.Validate(r.ctx)
-	warnings := warningsOf(problems)
+	warnings := append(warningsOf(problems), idleAnnotations(r)...)
 	if errs := problems.Filter(apis.ErrorLevel); errs != nil {
 		return ctrladmission.Errored(http.StatusBadRequest, fmt.Errorf("validation failed: %w", errs)).WithWarnings(warnings...)
 	}
 	if err := unsupported(r.now); err != nil {
 		return ctrladmission.Errored(http.StatusBadRequest, fmt.Errorf("validation failed: %w", err)).WithWarnings(warnings...)
+	}
+	if errs := inert(r); errs != nil {
+		return ctrladmission.Errored(http.StatusBadRequest, fmt.Errorf("validation failed: %w", errs)).WithWarnings(warnings...)
 	}
 	if err := v.pods.check(r, req.Namespace, s); err != nil {
 		return ctrladmission.Errored(http.StatusBadRequest, fmt.Errorf("validation callback failed: %w", err)).WithWarnings(warnings...)
