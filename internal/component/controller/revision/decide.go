@@ -235,11 +235,23 @@ func diagnose(s state, p *plan) {
 				return
 			}
 			if w := c.State.Waiting; w != nil && deadlineExceeded(s.deployment) {
-				controller.Manage(p.after).MarkFalse(servingv1.RevisionConditionResourcesAvailable, w.Reason, "%s", w.Message)
+				reason, message := waitsFor(pod, w)
+				controller.Manage(p.after).MarkFalse(servingv1.RevisionConditionResourcesAvailable, reason, "%s", message)
 				return
 			}
 		}
 	}
+}
+
+// waitsFor is why a container does not start: where it waits for the init containers, the reason is
+// theirs.
+func waitsFor(pod *corev1.Pod, w *corev1.ContainerStateWaiting) (reason, message string) {
+	if w.Reason == "PodInitializing" {
+		if reason, message, ok := stuck(pod); ok {
+			return reason, message
+		}
+	}
+	return w.Reason, w.Message
 }
 
 func exitMessage(t *corev1.ContainerStateTerminated) string {

@@ -129,6 +129,15 @@ func TestConditions(t *testing.T) {
 			late(s)
 			s.pods = pod(waiting("ImagePullBackOff", "denied"))
 		}, "False ImagePullBackOff", "Unknown Queued", "False ImagePullBackOff"},
+		"an init container that fails, after the deadline": {deployed, func(s *state) {
+			late(s)
+			s.pods = pod(waiting("PodInitializing", ""))
+			s.pods[0].Status.InitContainerStatuses = []corev1.ContainerStatus{waiting("CrashLoopBackOff", "back-off")}
+		}, "False CrashLoopBackOff", "Unknown Queued", "False CrashLoopBackOff"},
+		"a pod that fits nowhere yet, where nodes come when needed": {deployed, func(s *state) {
+			s.settings.Deployment.PodIsAlwaysSchedulable = true
+			s.pods = []corev1.Pod{{Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: "False", Reason: "Unschedulable", Message: "100% full"}}}}}
+		}, "Unknown Deploying", "Unknown Queued", "Unknown Deploying"},
 		"no progress in time": {deployed, late, "False ProgressDeadlineExceeded", "Unknown Queued", "False ProgressDeadlineExceeded"},
 		"a container that exits": {deployed, func(s *state) {
 			c := waiting("CrashLoopBackOff", "back-off")
