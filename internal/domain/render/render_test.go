@@ -251,3 +251,47 @@ func TestHTTP2IsFoundOutWhereNothingSaysIt(t *testing.T) {
 		}
 	}
 }
+
+func TestClusterSettingsReachThePod(t *testing.T) {
+	settings := func(keys map[string]string) render.Cluster {
+		c := cluster(t)
+		keys[deployment.QueueSidecarImageKey] = "none"
+		d, err := deployment.NewConfigFromMap(keys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Deployment = d
+		return c
+	}
+	const classes = "plain: {}\nstrong: {selector: {tier: web}}\nother: {selector: {tier: batch}}\n"
+	tests := map[string]struct {
+		keys    map[string]string
+		change  func(*servingv1.Service)
+		class   string
+		spreads bool
+	}{
+		"nothing set":                  {map[string]string{}, nil, "", true},
+		"no affinity":                  {map[string]string{"default-affinity-type": "none"}, nil, "", false},
+		"the class whose labels match": {map[string]string{"runtime-class-name": classes}, nil, "strong", true},
+		"the class for all": {map[string]string{"runtime-class-name": classes}, func(svc *servingv1.Service) {
+			svc.Spec.Template.Labels = nil
+		}, "plain", true},
+		"what the revision itself says": {map[string]string{"runtime-class-name": classes}, func(svc *servingv1.Service) {
+			mine := "mine"
+			svc.Spec.Template.Spec.RuntimeClassName, svc.Spec.Template.Spec.Affinity = &mine, &corev1.Affinity{}
+		}, "mine", false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			spec := render.PodSpec(revisionOf(service(t, tt.change)), settings(tt.keys))
+			class := ""
+			if spec.RuntimeClassName != nil {
+				class = *spec.RuntimeClassName
+			}
+			spreads := spec.Affinity != nil && spec.Affinity.PodAntiAffinity != nil
+			if class != tt.class || spreads != tt.spreads {
+				t.Errorf("class %q, spread %v, want %q, %v", class, spreads, tt.class, tt.spreads)
+			}
+		})
+	}
+}
