@@ -15,6 +15,11 @@ import (
 )
 
 func main() {
+	if path := os.Getenv("WRITE"); path != "" {
+		if err := os.WriteFile(path, []byte("written at the start"), 0o644); err != nil {
+			log.Fatal(err)
+		}
+	}
 	if code, err := strconv.Atoi(os.Getenv("EXIT")); err == nil {
 		log.Printf("exiting with %d as told", code)
 		os.Exit(code)
@@ -86,6 +91,12 @@ func handle(w http.ResponseWriter, r *http.Request) {
 	}
 	if path := q.Get("write"); path != "" {
 		if err := os.WriteFile(path, []byte(q.Get("data")), 0o644); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+	}
+	if path := q.Get("remove"); path != "" {
+		if err := os.Remove(path); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
