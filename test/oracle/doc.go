@@ -1,5 +1,6 @@
-// Package oracle compares domain/scale with the autoscaler it speaks for, on random histories.
+// Package oracle compares domain/scale and domain/traffic/rollout with the autoscaler and the route
+// controller they speak for, on random histories.
 //
-// It is a module of its own, so that upstream's autoscaler and what it links stay out of the
+// It is a module of its own, so that upstream's controllers and what they link stay out of the
 // product.
 package oracle
