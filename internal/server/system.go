@@ -25,8 +25,11 @@ const (
 	dnsService   = "kube-dns"
 )
 
-// innerGatewayHost is how pods name the inner gateway.
-const innerGatewayHost = innerGateway + "." + systemNamespace + ".svc." + clusterDomain
+// How pods name the gateways.
+const (
+	innerGatewayHost = innerGateway + "." + systemNamespace + ".svc." + clusterDomain
+	outerGatewayHost = outerGateway + "." + systemNamespace + ".svc." + clusterDomain
+)
 
 // clusterDomain ends the names of Services.
 const clusterDomain = "cluster.local"

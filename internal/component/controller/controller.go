@@ -40,6 +40,8 @@ type Config struct {
 	Publish func(*traffic.Table)
 	// Gateway is the DNS name by which pods reach the gateway.
 	Gateway string
+	// PublicGateway is the DNS name of what answers for public hosts.
+	PublicGateway string
 	// PublicPort is the port of public URLs; 0 and 80 are left out of them.
 	PublicPort int
 	// HostAliases are further domains for routes of a domain: "localhost" to "127.0.0.1.sslip.io".

@@ -23,8 +23,10 @@ type book struct {
 	log     *slog.Logger
 	filled  chan struct{} // closed by Fill
 
-	mu      sync.Mutex // guards entries; held while publishing, so that tables appear in order
+	mu      sync.Mutex // guards all below; held while publishing, so that tables appear in order
 	entries map[types.NamespacedName]entry
+	table   *traffic.Table // the one in force
+	wrong   error          // what was wrong with its rules
 }
 
 func newBook(publish func(*traffic.Table), log *slog.Logger) *book {
@@ -41,11 +43,11 @@ func (b *book) Put(ctx context.Context, route types.NamespacedName, e entry) err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if reflect.DeepEqual(b.entries[route], e) {
-		return nil
+	if !reflect.DeepEqual(b.entries[route], e) {
+		b.entries[route] = e
+		b.rebuild()
 	}
-	b.entries[route] = e
-	return b.rebuild(route)
+	return b.fault(e, route)
 }
 
 // Drop takes a Route out.
@@ -56,9 +58,7 @@ func (b *book) Drop(route types.NamespacedName) {
 		return // also before Fill, which lists no Route that is gone
 	}
 	delete(b.entries, route)
-	if err := b.rebuild(route); err != nil {
-		b.log.Error("building the route table", "route", route.String(), "error", err)
-	}
+	b.rebuild()
 }
 
 // Fill sets the entries to begin with and publishes them. It is called once.
@@ -67,14 +67,15 @@ func (b *book) Fill(entries map[types.NamespacedName]entry) {
 	defer b.mu.Unlock()
 	defer close(b.filled)
 	b.entries = entries
-	if err := b.rebuild(types.NamespacedName{}); err != nil {
-		b.log.Error("building the route table", "error", err)
+	b.rebuild()
+	if b.wrong != nil {
+		b.log.Error("building the route table", "error", b.wrong)
 	}
 }
 
 // rebuild publishes the table of all entries; mu is held. Routes are taken in the order of their
 // names, so that the same one wins a contested host every time.
-func (b *book) rebuild(changed types.NamespacedName) error {
+func (b *book) rebuild() {
 	var rules []traffic.Rule
 	revisions := map[types.NamespacedName]traffic.Settings{}
 	for _, route := range slices.SortedFunc(maps.Keys(b.entries), func(x, y types.NamespacedName) int {
@@ -84,14 +85,19 @@ func (b *book) rebuild(changed types.NamespacedName) error {
 		rules = append(rules, e.rules...)
 		maps.Copy(revisions, e.revisions)
 	}
-	table, err := traffic.Build(rules, revisions)
-	b.publish(table)
-	if err == nil || changed == (types.NamespacedName{}) {
-		return err
+	b.table, b.wrong = traffic.Build(rules, revisions)
+	b.publish(b.table)
+}
+
+// fault tells what is wrong with the entry in the table in force: of any wrong rules, are some the
+// Route's? It is asked again with each Put, as what was wrong stays so when nothing changes.
+func (b *book) fault(e entry, route types.NamespacedName) error {
+	if b.wrong == nil {
+		return nil
 	}
-	for _, r := range b.entries[changed].rules { // is it this Route's fault?
-		if got, ok := table.Match(r.Host, false); !ok || got.Route != changed {
-			return errors.Join(errHost, err)
+	for _, r := range e.rules {
+		if got, ok := b.table.Match(r.Host, false); !ok || got.Route != route {
+			return errors.Join(errHost, b.wrong)
 		}
 	}
 	return nil

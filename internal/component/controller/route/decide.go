@@ -3,16 +3,19 @@ package route
 import (
 	"errors"
 	"maps"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	netv1alpha1 "knative.dev/networking/pkg/apis/networking/v1alpha1"
 	"knative.dev/pkg/apis"
 	duckv1 "knative.dev/pkg/apis/duck/v1"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 
 	"ebb.dev/ebb/internal/component/controller"
 	"ebb.dev/ebb/internal/domain/render"
+	"ebb.dev/ebb/internal/domain/traffic/rollout"
 	"ebb.dev/ebb/internal/platform/kube/settings"
 )
 
@@ -22,12 +25,17 @@ type state struct {
 	configurations map[string]*servingv1.Configuration // those the traffic names
 	revisions      map[string]*servingv1.Revision      // those the traffic names or leads to
 	services       map[string]*corev1.Service          // by name: the Route's own, and others in the way
+	ingress        *netv1alpha1.Ingress                // nil if there is none
 	settings       *settings.Settings
+	now            time.Time
 }
 
 // plan is what is to be done.
 type plan struct {
-	entry          *entry // for the table; nil leaves the Route's present one
+	entry          *entry               // for the table; nil leaves the Route's present one
+	foreign        bool                 // another's gateway serves the Route: it leaves the table
+	ingress        *netv1alpha1.Ingress // as it is to be; nil leaves it
+	due            time.Time            // of the next step of a rollout; zero when none is
 	createServices []*corev1.Service
 	updateServices []*corev1.Service
 	deleteServices []*corev1.Service
@@ -55,16 +63,14 @@ func (n naming) decide(s state, gateway string) plan {
 		bad.mark(p.status)
 		return p
 	}
-	p.status.Traffic = listed(assigned, hosts)
+	p.status.Traffic = listed(assigned, hosts, rollout.Rollout{})
 	p.status.MarkTrafficAssigned()
 	p.status.Address = &duckv1.Addressable{URL: &apis.URL{Scheme: "http", Host: hosts[""].local[0]}}
 	p.status.MarkTLSNotEnabled(servingv1.ExternalDomainTLSNotEnabledMessage)
 	if !p.decideServices(s, hosts, gateway) {
 		return p
 	}
-	e := entryOf(s, assigned, hosts)
-	p.entry = &e
-	controller.Manage(after).MarkTrue(servingv1.RouteConditionIngressReady)
+	p.decideIngress(s, assigned, hosts)
 	return p
 }
 
@@ -89,16 +95,23 @@ func (p *plan) fail(err error) {
 	controller.Manage(p.after).MarkUnknown(servingv1.RouteConditionAllTrafficAssigned, "Unknown", "%s", err)
 }
 
-// listed is the traffic as the status shows it.
-func listed(a assignment, hosts map[string]host) []servingv1.TrafficTarget {
+// listed is the traffic as the status shows it: while r rolls, with all revisions that have a part
+// of what follows the latest.
+func listed(a assignment, hosts map[string]host, r rollout.Rollout) []servingv1.TrafficTarget {
 	out := make([]servingv1.TrafficTarget, 0, len(a.listed))
 	for _, t := range a.listed {
-		percent := t.percent
-		tt := servingv1.TrafficTarget{Tag: t.tag, RevisionName: t.revision, Percent: &percent, LatestRevision: t.latest}
-		if t.tag != "" {
-			tt.URL = hosts[t.tag].url
+		revisions := []rollout.Revision{{Name: t.revision, Percent: int(t.percent)}}
+		if c := r.Of(t.tag, t.configuration); c != nil && truth(t.latest) {
+			revisions = c.Revisions
 		}
-		out = append(out, tt)
+		for _, rev := range revisions {
+			percent := int64(rev.Percent)
+			tt := servingv1.TrafficTarget{Tag: t.tag, RevisionName: rev.Name, Percent: &percent, LatestRevision: t.latest}
+			if t.tag != "" {
+				tt.URL = hosts[t.tag].url
+			}
+			out = append(out, tt)
+		}
 	}
 	return out
 }

@@ -69,7 +69,7 @@ func fixture(t *testing.T, targets ...servingv1.TrafficTarget) state {
 	return state{
 		route: route, settings: parse(t, nil),
 		configurations: map[string]*servingv1.Configuration{"hello": cfg},
-		revisions:      map[string]*servingv1.Revision{"hello-1": revision("hello-1", "hello", "True"), "hello-2": revision("hello-2", "hello", "True")},
+		revisions:      map[string]*servingv1.Revision{"hello-0": revision("hello-0", "hello", "True"), "hello-1": revision("hello-1", "hello", "True"), "hello-2": revision("hello-2", "hello", "True")},
 		services:       map[string]*corev1.Service{},
 	}
 }

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	netv1alpha1 "knative.dev/networking/pkg/apis/networking/v1alpha1"
 	"knative.dev/serving/pkg/apis/serving"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -19,13 +20,19 @@ import (
 
 // observe gathers the Route and what its traffic names or named; nil when it is gone or going.
 func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*state, error) {
-	s := &state{route: &servingv1.Route{}, settings: r.settings.Current()}
+	s := &state{route: &servingv1.Route{}, settings: r.settings.Current(), now: time.Now()}
 	if err := r.client.Get(ctx, key, s.route); err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
 	if s.route.DeletionTimestamp != nil {
 		return nil, nil
 	}
+	ingresses := map[string]*netv1alpha1.Ingress{}
+	at := types.NamespacedName{Namespace: key.Namespace, Name: render.IngressName(s.route)}
+	if err := fetch(ctx, r.client, at, ingresses, &netv1alpha1.Ingress{}); err != nil {
+		return nil, err
+	}
+	s.ingress = ingresses[at.Name]
 	if err := r.targets(ctx, s); err != nil {
 		return nil, err
 	}
@@ -41,7 +48,7 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*st
 }
 
 // targets gathers every Configuration and Revision that the Route's spec or status names, that its
-// Configurations made last, or that is noted as one of the Route's.
+// Configurations made last, that is rolling, or that is noted as one of the Route's.
 func (r *Reconciler) targets(ctx context.Context, s *state) error {
 	s.configurations, s.revisions = map[string]*servingv1.Configuration{}, map[string]*servingv1.Revision{}
 	noted, err := r.noted(ctx, client.ObjectKeyFromObject(s.route))
@@ -57,6 +64,14 @@ func (r *Reconciler) targets(ctx context.Context, s *state) error {
 	for _, tt := range slices.Concat(s.route.Spec.Traffic, s.route.Status.Traffic) {
 		if err := r.target(ctx, s, tt.ConfigurationName, tt.RevisionName); err != nil {
 			return err
+		}
+	}
+	for _, c := range kept(s.ingress).Configurations {
+		for _, rev := range c.Revisions {
+			at := types.NamespacedName{Namespace: s.route.Namespace, Name: rev.Name}
+			if err := fetch(ctx, r.client, at, s.revisions, &servingv1.Revision{}); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

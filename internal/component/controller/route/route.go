@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	netv1alpha1 "knative.dev/networking/pkg/apis/networking/v1alpha1"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -32,7 +33,8 @@ type Reconciler struct {
 	settings *settings.Store
 	book     *book
 	naming   naming // without settings
-	gateway  string
+	gateway  string // as pods reach it
+	outside  string // the gateway of public hosts
 	log      *slog.Logger
 }
 
@@ -47,6 +49,7 @@ func Setup(ctx context.Context, c controller.Config) error {
 		book:     newBook(c.Publish, c.Log),
 		naming:   naming{publicPort: c.PublicPort, aliases: c.HostAliases},
 		gateway:  c.Gateway,
+		outside:  c.PublicGateway,
 		log:      c.Log,
 	}
 	c.Settings.Subscribe(func() { r.everyone(ctx, trigger.Fire) })
@@ -54,6 +57,7 @@ func Setup(ctx context.Context, c controller.Config) error {
 		Named("route").
 		For(&servingv1.Route{}).
 		Owns(&corev1.Service{}).
+		Owns(&netv1alpha1.Ingress{}).
 		Watches(&servingv1.Configuration{}, handler.EnqueueRequestsFromMapFunc(r.leadingTo)).
 		Watches(&servingv1.Revision{}, handler.EnqueueRequestsFromMapFunc(r.leadingTo)).
 		WatchesRawSource(trigger).
@@ -77,7 +81,7 @@ func (r *Reconciler) everyone(ctx context.Context, fire func(types.NamespacedNam
 	}
 }
 
-// Reconcile brings one Route's table entry, Services and status up to date.
+// Reconcile brings one Route's table entry, Services, Ingress and status up to date.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	s, err := r.observe(ctx, req.NamespacedName)
 	if err != nil {
@@ -90,23 +94,29 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	n := r.naming
 	n.settings = s.settings
 	p := n.decide(*s, r.gateway)
-	return ctrl.Result{}, controller.Settled(r.act(ctx, *s, p))
+	if err := controller.Settled(r.act(ctx, *s, p)); err != nil || p.due.IsZero() {
+		return ctrl.Result{}, err
+	}
+	return ctrl.Result{RequeueAfter: max(time.Millisecond, time.Until(p.due))}, nil
 }
 
-// act publishes first, then writes Services, status and notes.
+// act publishes first, then writes Services, Ingress, status and notes.
 func (r *Reconciler) act(ctx context.Context, s state, p plan) error {
 	key := client.ObjectKeyFromObject(s.route)
 	if err := r.writeServices(ctx, s.route, &p); err != nil {
 		return err
 	}
-	if p.entry != nil {
-		if err := r.book.Put(ctx, key, *p.entry); errors.Is(err, context.Canceled) {
-			return err
-		} else if err != nil {
-			p.fail(err)
-			controller.Finish(p.after, s.route)
-		}
+	served, err := r.publish(ctx, key, p)
+	if err != nil {
+		return err
 	}
+	if err := r.writeIngress(ctx, s, &p, served); err != nil {
+		return err
+	}
+	if served != nil {
+		p.fail(served)
+	}
+	controller.Finish(p.after, s.route)
 	if !equality.Semantic.DeepEqual(s.route.Status, p.after.Status) {
 		if err := r.client.Status().Update(ctx, p.after); err != nil {
 			return fmt.Errorf("updating status of route %s: %w", key, err)
@@ -117,6 +127,21 @@ func (r *Reconciler) act(ctx context.Context, s state, p plan) error {
 		return err
 	}
 	return r.annotate(ctx, all)
+}
+
+// publish brings the table up to date; served is what is wrong with this Route's hosts.
+func (r *Reconciler) publish(ctx context.Context, key types.NamespacedName, p plan) (served, err error) {
+	if p.foreign {
+		r.book.Drop(key)
+	}
+	if p.entry == nil {
+		return nil, nil
+	}
+	served = r.book.Put(ctx, key, *p.entry)
+	if errors.Is(served, context.Canceled) {
+		return nil, served
+	}
+	return served, nil
 }
 
 // writeServices makes the Route's Kubernetes Services. A name that turns out to be another's takes
@@ -161,8 +186,7 @@ func (r *Reconciler) taken(ctx context.Context, route *servingv1.Route, svc *cor
 			return nil
 		}
 	}
-	p.entry = nil
+	p.entry, p.ingress = nil, nil
 	p.status.MarkServiceNotOwned(svc.Name)
-	controller.Finish(p.after, route)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	netv1alpha1 "knative.dev/networking/pkg/apis/networking/v1alpha1"
 	"knative.dev/pkg/apis"
 	"knative.dev/serving/pkg/apis/serving"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
@@ -42,7 +43,7 @@ func newWorld(t *testing.T, s state, more ...client.Object) *world {
 		objects = append(objects, o)
 	}
 	b := fake.NewClientBuilder().WithScheme(kube.Scheme()).WithObjects(objects...).
-		WithStatusSubresource(&servingv1.Route{}, &servingv1.Revision{}, &servingv1.Configuration{}).
+		WithStatusSubresource(&servingv1.Route{}, &servingv1.Revision{}, &servingv1.Configuration{}, &netv1alpha1.Ingress{}).
 		WithInterceptorFuncs(interceptor.Funcs{
 			SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption) error {
 				route, ok := o.(*servingv1.Route)
@@ -62,7 +63,7 @@ func newWorld(t *testing.T, s state, more ...client.Object) *world {
 	w.Reconciler = &Reconciler{
 		client: c, live: c, events: events.NewFakeRecorder(50), settings: settings.Fixed(s.settings),
 		book:   newBook(func(t *traffic.Table) { w.table = t }, log),
-		naming: naming{publicPort: 8080}, gateway: gateway, log: log,
+		naming: naming{publicPort: 8080}, gateway: gateway, outside: "outside", log: log,
 	}
 	return w
 }

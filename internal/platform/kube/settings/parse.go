@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	netcfg "knative.dev/networking/pkg/config"
 	cm "knative.dev/pkg/configmap"
 	"knative.dev/serving/pkg/deployment"
 	domaincfg "knative.dev/serving/pkg/reconciler/route/config"
@@ -13,6 +14,10 @@ import (
 // DefaultDomain is the domain of routes when config-domain names none without a selector: every
 // name below it is this machine, by standard and in browsers.
 const DefaultDomain = "localhost"
+
+// IngressClass is the class of Ingresses that ebb's own gateway answers for, and config-network's
+// default.
+const IngressClass = "ebb.ingress.networking.knative.dev"
 
 const observabilityName = "config-observability"
 
@@ -56,6 +61,19 @@ func parseDeployment(m *corev1.ConfigMap) (*deployment.Config, error) {
 		data[deployment.QueueSidecarImageKey] = noSidecar
 	}
 	return deployment.NewConfigFromMap(data)
+}
+
+// parseNetwork differs from upstream in the default ingress class, which is ebb's own.
+func parseNetwork(m *corev1.ConfigMap) (*netcfg.Config, error) {
+	data := maps.Clone(m.Data)
+	if data == nil {
+		data = map[string]string{}
+	}
+	const older = "ingress.class" // still read, and less than the key of today
+	if data[older] == "" && data[netcfg.DefaultIngressClassKey] == "" {
+		data[netcfg.DefaultIngressClassKey] = IngressClass
+	}
+	return netcfg.NewConfigFromMap(data)
 }
 
 // parseDomain differs from upstream in one default: without a domain for all routes it is

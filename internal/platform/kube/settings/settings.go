@@ -89,7 +89,7 @@ var parsers = []parser{
 	{domaincfg.DomainConfigName, set(parseDomain, func(s *Settings) **domaincfg.Domain { return &s.Domain })},
 	{apisconfig.FeaturesConfigName, set(apisconfig.NewFeaturesConfigFromConfigMap, func(s *Settings) **apisconfig.Features { return &s.Features })},
 	{gc.ConfigName, setWithin(gc.NewConfigFromConfigMapFunc, func(s *Settings) **gc.Config { return &s.GC })},
-	{netcfg.ConfigMapName, set(netcfg.NewConfigFromConfigMap, func(s *Settings) **netcfg.Config { return &s.Network })},
+	{netcfg.ConfigMapName, set(parseNetwork, func(s *Settings) **netcfg.Config { return &s.Network })},
 	{observabilityName, set(parseObservability, func(s *Settings) **Observability { return &s.Observability })},
 }
 

@@ -58,6 +58,27 @@ func TestDomainOfLastResort(t *testing.T) {
 	}
 }
 
+func TestIngressClass(t *testing.T) {
+	const other = "other.ingress.networking.knative.dev"
+	tests := map[string]struct {
+		data map[string]string
+		want string
+	}{
+		"the gateway's own":   {nil, settings.IngressClass},
+		"another":             {map[string]string{"ingress-class": other}, other},
+		"another, by old key": {map[string]string{"ingress.class": other}, other},
+	}
+	for name, tt := range tests {
+		s, err := settings.Parse(t.Context(), map[string]*corev1.ConfigMap{"config-network": configMap("config-network", tt.data)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Network.DefaultIngressClass; got != tt.want {
+			t.Errorf("%s: %s, want %s", name, got, tt.want)
+		}
+	}
+}
+
 func TestCheck(t *testing.T) {
 	tests := map[string]struct {
 		cm *corev1.ConfigMap
