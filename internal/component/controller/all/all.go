@@ -5,6 +5,7 @@ import (
 	"context"
 
 	"ebb.dev/ebb/internal/component/controller"
+	"ebb.dev/ebb/internal/component/controller/collect"
 	"ebb.dev/ebb/internal/component/controller/configuration"
 	"ebb.dev/ebb/internal/component/controller/revision"
 	"ebb.dev/ebb/internal/component/controller/route"
@@ -17,7 +18,7 @@ func Setup(ctx context.Context, c controller.Config) error {
 		return err
 	}
 	for _, setup := range []func(context.Context, controller.Config) error{
-		service.Setup, configuration.Setup, revision.Setup, route.Setup,
+		service.Setup, configuration.Setup, revision.Setup, route.Setup, collect.Setup,
 	} {
 		if err := setup(ctx, c); err != nil {
 			return err
