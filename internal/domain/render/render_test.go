@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	netv1alpha1 "knative.dev/networking/pkg/apis/networking/v1alpha1"
 	"knative.dev/serving/pkg/apis/autoscaling/v1alpha1"
 	apisconfig "knative.dev/serving/pkg/apis/config"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
@@ -135,6 +136,21 @@ func TestRevisionBecomesDeployment(t *testing.T) {
 			golden(t, name, d)
 		})
 	}
+}
+
+func TestRouteBecomesIngress(t *testing.T) {
+	route := render.Route(service(t, nil))
+	route.UID = "route-uid"
+	golden(t, "ingress", render.Ingress(route, render.IngressPlan{
+		Class: "some.class", Rollout: "{}", Option: netv1alpha1.HTTPOptionEnabled, TagHeader: true,
+		Hosts: []render.Host{
+			{
+				Public: []string{"hello.shop.localhost", "hello.shop.127.0.0.1.sslip.io"}, Local: []string{"hello.shop.svc.cluster.local", "hello.shop.svc", "hello.shop"},
+				Backends: []render.Backend{{Revision: "hello-00001", Percent: 99, H2C: true}, {Revision: "hello-00002", Percent: 1}},
+			},
+			{Tag: "inner", Local: []string{"inner-hello.shop.svc.cluster.local"}, Backends: []render.Backend{{Revision: "hello-00002", Percent: 100}}},
+		},
+	}))
 }
 
 func TestDeploymentHashChangesOnlyWithWhatRuns(t *testing.T) {
