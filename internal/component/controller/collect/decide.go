@@ -48,13 +48,20 @@ func decide(s state) plan {
 		rest = rest[len(rest)-most:]
 	}
 	if ages(c) && len(p.remove) < spare {
-		for _, rev := range rest {
-			if at := tooOld(c, rev); p.due.IsZero() || at.Before(p.due) {
-				p.due = at
-			}
-		}
+		p.due = next(c, rest)
 	}
 	return p
+}
+
+// next is when the first of the Revisions will be too old; zero when there is none.
+func next(c *gc.Config, revisions []*servingv1.Revision) time.Time {
+	var due time.Time
+	for _, rev := range revisions {
+		if at := tooOld(c, rev); due.IsZero() || at.Before(due) {
+			due = at
+		}
+	}
+	return due
 }
 
 // ages tells whether age alone can make a Revision go.

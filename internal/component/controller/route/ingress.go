@@ -99,8 +99,9 @@ func httpOption(s state) netv1alpha1.HTTPOption {
 		return netv1alpha1.HTTPOptionEnabled
 	case netcfg.HTTPRedirected:
 		return netv1alpha1.HTTPOptionRedirected
+	default:
+		return ""
 	}
-	return ""
 }
 
 func ingressDiffers(have, want *netv1alpha1.Ingress) bool {

@@ -148,7 +148,7 @@ func (c *Configuration) move(now int64) {
 		older = older[:len(older)-1]
 	}
 	newest.Percent = min(newest.Percent+c.Steps.Size, c.Percent)
-	c.Revisions = append(older, newest)
+	c.Revisions = append(c.Revisions[:len(older)], newest)
 	if len(older) == 0 {
 		c.Steps = Steps{}
 		return
