@@ -41,6 +41,12 @@ func check(r *Rule) error {
 	if !ok || strings.ContainsAny(host, "/\\@ \t\r\n*") {
 		return fmt.Errorf("%w: route %s: %q is not a host", ErrInvalid, r.Route, r.Host)
 	}
+	if r.Backend != "" && len(r.Targets) > 0 {
+		return fmt.Errorf("%w: route %s, host %s: has targets and a backend", ErrInvalid, r.Route, host)
+	}
+	if r.Backend != "" || r.Like != "" {
+		return nil
+	}
 	if err := checkShares(r.Targets); err != nil {
 		return fmt.Errorf("%w: route %s, host %s: %w", ErrInvalid, r.Route, host, err)
 	}

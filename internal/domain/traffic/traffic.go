@@ -36,12 +36,19 @@ type Rule struct {
 	Route types.NamespacedName
 	// Targets share the requests.
 	Targets []Target
-	// HostRewrite, if set, replaces the Host the application sees.
+	// HostRewrite, if set, replaces the Host the application sees. A rule that is like another's
+	// host has it for its backend only: a revision sees the host the client asked for.
 	HostRewrite string
 	// TagHeader, if not nil, lets a request choose a tag by header on the main host: tag to targets.
 	TagHeader map[string][]Target
 	// Tag is set for the host of one tag.
 	Tag string
+	// Like, if set, is another host of the table: its targets and tags are this rule's, too. Rules
+	// that are like others come last in the contest for a host, and are not like each other.
+	Like string
+	// Backend, if set, answers when no rule has targets for the host: the address ("name:port") of
+	// a server that is no revision. It is empty in a rule that has targets.
+	Backend string
 }
 
 // Labels name a revision in metrics.
@@ -80,7 +87,8 @@ type Table struct {
 
 // Build makes a table of the rules. It always returns a table that can be used: a rule that is
 // invalid, or whose host an earlier rule has, is left out and told of in the error, so that one
-// bad route cannot stop the others.
+// bad route cannot stop the others. A rule that is like an unknown host and has no backend is left
+// out, too, but nothing is wrong with it: the other may come later.
 func Build(rules []Rule, settings map[types.NamespacedName]Settings) (*Table, error) {
 	t := &Table{
 		rules:    make(map[string]*Rule, len(rules)),
@@ -89,22 +97,46 @@ func Build(rules []Rule, settings map[types.NamespacedName]Settings) (*Table, er
 	maps.Copy(t.settings, settings)
 	var errs []error
 	kept := make([]Rule, 0, len(rules)) // one allocation for all, so that neighbours share cache lines
-	for _, r := range rules {
-		if err := check(&r); err != nil {
-			errs = append(errs, err)
-			continue
-		}
+	add := func(r Rule) {
 		host, _ := canonical(r.Host)
 		if other, taken := t.rules[host]; taken {
 			errs = append(errs, fmt.Errorf("%w: host %s of route %s is already taken by route %s",
 				ErrInvalid, host, r.Route, other.Route))
-			continue
+			return
 		}
 		r.Host = host
 		kept = append(kept, r)
 		t.rules[host] = &kept[len(kept)-1]
 	}
+	var alike []Rule
+	for _, r := range rules {
+		switch err := check(&r); {
+		case err != nil:
+			errs = append(errs, err)
+		case r.Like != "":
+			alike = append(alike, r)
+		default:
+			add(r)
+		}
+	}
+	known := maps.Clone(t.rules)
+	for _, r := range alike {
+		if r = r.resolved(known); len(r.Targets) > 0 || r.Backend != "" {
+			add(r)
+		}
+	}
 	return t, errors.Join(errs...)
+}
+
+// resolved returns the rule with the targets of the one it is like, if there is that one.
+func (r Rule) resolved(known map[string]*Rule) Rule {
+	host, _ := canonical(r.Like)
+	model := known[host]
+	if model == nil || model.Backend != "" {
+		return r
+	}
+	r.Targets, r.TagHeader, r.Tag, r.HostRewrite, r.Backend = model.Targets, model.TagHeader, model.Tag, "", ""
+	return r
 }
 
 // Match finds the rule for a host, whose port is ignored. External requests do not see

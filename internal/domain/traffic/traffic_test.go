@@ -79,6 +79,7 @@ func TestBuildTellsWhatIsWrongAndKeepsTheRest(t *testing.T) {
 		"a negative share":            {traffic.Rule{Host: "h", Route: name("late"), Targets: share(150, -50)}, []string{"150 percent"}},
 		"no target":                   {traffic.Rule{Host: "h", Route: name("late")}, []string{"0 percent"}},
 		"a target without a revision": {traffic.Rule{Host: "h", Targets: []traffic.Target{{Percent: 100}}}, []string{"no revision"}},
+		"targets and a backend":       {traffic.Rule{Host: "h", Route: name("late"), Targets: share(100), Backend: "x:80"}, []string{"targets and a backend"}},
 		"no host":                     {traffic.Rule{Targets: share(100)}, []string{"not a host"}},
 		"a wildcard":                  {traffic.Rule{Host: "*.example", Targets: share(100)}, []string{"not a host"}},
 		"a bad tag":                   {traffic.Rule{Host: "h", Targets: share(100), TagHeader: map[string][]traffic.Target{"x": share(1)}}, []string{`tag "x"`}},
@@ -102,6 +103,47 @@ func TestBuildTellsWhatIsWrongAndKeepsTheRest(t *testing.T) {
 				t.Errorf("%d hosts are left, want the two good ones", table.Hosts())
 			}
 		})
+	}
+}
+
+func TestARuleLikeAnotherHost(t *testing.T) {
+	hello := traffic.Rule{
+		Host: "hello.default.svc.cluster.local", ClusterLocal: true, Route: name("hello"), Targets: all("a"),
+		TagHeader: map[string][]traffic.Target{"blue": all("b")},
+	}
+	mapped := func(host, like, backend string) traffic.Rule {
+		return traffic.Rule{Host: host, Route: name("mapping"), Like: like, Backend: backend, HostRewrite: like}
+	}
+	table, err := traffic.Build([]traffic.Rule{
+		mapped("Shop.example", "HELLO.default.svc.cluster.local.", "hello.default.svc.cluster.local:80"),
+		mapped("plain.example", "plain.default.svc.cluster.local", "plain.default.svc.cluster.local:80"),
+		mapped("later.example", "later.default.svc.cluster.local", ""),
+		hello,
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, ok := table.Match("shop.example", true)
+	if !ok || r.Pick(0).Revision.Name != "a" || r.Backend != "" || r.HostRewrite != "" || r.Route != name("mapping") {
+		t.Errorf("the mapped host leads to %+v", r)
+	}
+	if tagged, ok := r.PickTag("blue", 0); !ok || tagged.Revision.Name != "b" {
+		t.Error("the other host's tags are not the mapped one's")
+	}
+	if r, ok := table.Match("plain.example", true); !ok || r.Backend == "" || r.HostRewrite != "plain.default.svc.cluster.local" {
+		t.Errorf("a host like an unknown one leads to %+v, want its backend", r)
+	}
+	if r, ok := table.Match("later.example", true); ok {
+		t.Errorf("a host like an unknown one without a backend leads to %+v", r)
+	}
+
+	table, err = traffic.Build([]traffic.Rule{
+		mapped("hello.default.localhost", "hello.default.svc.cluster.local", ""),
+		hello,
+		{Host: "hello.default.localhost", Route: name("hello"), Targets: all("a")},
+	}, nil)
+	if r, _ := table.Match("hello.default.localhost", true); err == nil || r.Route != name("hello") {
+		t.Errorf("a contested host is %v's (%v), want the one with targets of its own", r.Route, err)
 	}
 }
 
