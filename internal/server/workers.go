@@ -69,7 +69,7 @@ func (s *Server) startControllers(ctx context.Context) error {
 	}
 	if err := all.Setup(context.WithoutCancel(ctx), controller.Config{
 		Manager: manager, Settings: current, Images: s.images, Fleet: s.fleet, Scaler: scaler{s.autoscaler},
-		Publish: s.publish, Busy: s.gate.Busy, Gateway: innerGatewayHost, PublicGateway: outerGatewayHost, PublicPort: int(s.publicPort()),
+		Book: controller.NewBook(s.publish), Busy: s.gate.Busy, Gateway: innerGatewayHost, PublicGateway: outerGatewayHost, PublicPort: int(s.publicPort()),
 		HostAliases: map[string][]string{routeDomain: {aliasDomain}}, Log: s.log.With("part", "controllers"),
 	}); err != nil {
 		return err

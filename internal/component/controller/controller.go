@@ -20,7 +20,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"ebb.dev/ebb/internal/domain/scale"
-	"ebb.dev/ebb/internal/domain/traffic"
 	"ebb.dev/ebb/internal/platform/kube/settings"
 )
 
@@ -36,8 +35,8 @@ type Config struct {
 	Fleet Fleet
 	// Scaler decides how many instances each revision has.
 	Scaler Scaler
-	// Publish hands the gateway a new route table. It has taken effect when Publish returns.
-	Publish func(*traffic.Table)
+	// Book is where all hosts are written; it hands the gateway each new route table.
+	Book *Book
 	// Gateway is the DNS name by which pods reach the gateway.
 	Gateway string
 	// PublicGateway is the DNS name of what answers for public hosts.

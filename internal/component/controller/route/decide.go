@@ -32,7 +32,7 @@ type state struct {
 
 // plan is what is to be done.
 type plan struct {
-	entry          *entry               // for the table; nil leaves the Route's present one
+	entry          *controller.Entry    // for the table; nil leaves the Route's present one
 	foreign        bool                 // another's gateway serves the Route: it leaves the table
 	ingress        *netv1alpha1.Ingress // as it is to be; nil leaves it
 	due            time.Time            // of the next step of a rollout; zero when none is
@@ -88,7 +88,7 @@ func (n naming) all(s state, a assignment) (map[string]host, error) {
 }
 
 func (p *plan) fail(err error) {
-	if errors.Is(err, errHost) {
+	if errors.Is(err, controller.ErrHost) {
 		controller.Manage(p.after).MarkFalse(servingv1.RouteConditionAllTrafficAssigned, "ErrorConfig", "%s", err)
 		return
 	}

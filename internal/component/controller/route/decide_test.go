@@ -16,6 +16,7 @@ import (
 	"knative.dev/serving/pkg/apis/serving"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 
+	"ebb.dev/ebb/internal/component/controller"
 	"ebb.dev/ebb/internal/domain/render"
 	"ebb.dev/ebb/internal/platform/kube/settings"
 )
@@ -88,12 +89,12 @@ func decided(s state) plan {
 }
 
 // table writes an entry's rules as "host: revision percent …", cluster-local ones in brackets.
-func table(e *entry) []string {
+func table(e *controller.Entry) []string {
 	if e == nil {
 		return nil
 	}
 	var out []string
-	for _, r := range e.rules {
+	for _, r := range e.Rules {
 		line := r.Host + ":"
 		if r.ClusterLocal {
 			line = "[" + r.Host + "]:"
@@ -340,7 +341,7 @@ func TestRestoredTrafficIsWhatStatusShows(t *testing.T) {
 	if diff := cmp.Diff([]string{"a.y: hello-1 100", "x.y: hello-1 30 hello-2 70"}, table(&e)); diff != "" {
 		t.Errorf("table (-want +got):\n%s", diff)
 	}
-	if _, ok := e.revisions[types.NamespacedName{Namespace: "shop", Name: "hello-1"}]; !ok {
+	if _, ok := e.Revisions[types.NamespacedName{Namespace: "shop", Name: "hello-1"}]; !ok {
 		t.Error("no settings for hello-1")
 	}
 }

@@ -2,7 +2,6 @@ package route
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -20,11 +19,9 @@ import (
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 	domaincfg "knative.dev/serving/pkg/reconciler/route/config"
 
+	"ebb.dev/ebb/internal/component/controller"
 	"ebb.dev/ebb/internal/platform/kube/settings"
 )
-
-// errHost is wrapped by complaints about a host name made of the templates.
-var errHost = errors.New("domain name error")
 
 // naming makes a Route's hosts and URLs.
 type naming struct {
@@ -97,7 +94,7 @@ func (n naming) full(route *servingv1.Route, name, domain string, labels map[str
 		return "", err
 	}
 	if errs := validation.IsFullyQualifiedDomainName(field.NewPath("url"), out); len(errs) > 0 {
-		return "", fmt.Errorf("%w: invalid domain name %q: %w", errHost, out, errs.ToAggregate())
+		return "", fmt.Errorf("%w: invalid domain name %q: %w", controller.ErrHost, out, errs.ToAggregate())
 	}
 	return out, nil
 }
@@ -105,7 +102,7 @@ func (n naming) full(route *servingv1.Route, name, domain string, labels map[str
 func execute(t *template.Template, data any) (string, error) {
 	var b bytes.Buffer
 	if err := t.Execute(&b, data); err != nil {
-		return "", fmt.Errorf("%w: executing the template %s: %w", errHost, t.Name(), err)
+		return "", fmt.Errorf("%w: executing the template %s: %w", controller.ErrHost, t.Name(), err)
 	}
 	return b.String(), nil
 }

@@ -9,6 +9,8 @@ import (
 	netv1alpha1 "knative.dev/networking/pkg/apis/networking/v1alpha1"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ebb.dev/ebb/internal/component/controller"
 )
 
 // restorer fills the table, once the cache is there, with what every Route's status shows, so that
@@ -21,7 +23,7 @@ func (x restorer) Start(ctx context.Context) error {
 	if err := x.r.client.List(ctx, &routes); err != nil {
 		return fmt.Errorf("listing routes to restore: %w", err)
 	}
-	entries := map[types.NamespacedName]entry{}
+	entries := map[types.NamespacedName]controller.Entry{}
 	for i := range routes.Items {
 		route := &routes.Items[i]
 		key := client.ObjectKeyFromObject(route)
@@ -39,7 +41,7 @@ func (x restorer) Start(ctx context.Context) error {
 }
 
 // restore makes a Route's entry as it was last in force; nil when it never was, or is another's.
-func (r *Reconciler) restore(ctx context.Context, key types.NamespacedName) (*entry, error) {
+func (r *Reconciler) restore(ctx context.Context, key types.NamespacedName) (*controller.Entry, error) {
 	s, err := r.observe(ctx, key)
 	if err != nil || s == nil || !wasServed(*s) {
 		return nil, err
@@ -59,7 +61,7 @@ func (r *Reconciler) restore(ctx context.Context, key types.NamespacedName) (*en
 // wasServed tells whether the table had the Route. The Ingress knows also while a rollout is under
 // way, when the Route is not ready.
 func wasServed(s state) bool {
-	if s.ingress != nil && ours(s.ingress) {
+	if s.ingress != nil && controller.Ours(s.ingress) {
 		return s.ingress.Status.GetCondition(netv1alpha1.IngressConditionReady).IsTrue()
 	}
 	return s.ingress == nil && s.route.Status.GetCondition(servingv1.RouteConditionIngressReady).IsTrue()

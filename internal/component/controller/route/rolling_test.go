@@ -18,6 +18,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"ebb.dev/ebb/internal/component/controller"
 	"ebb.dev/ebb/internal/domain/traffic"
 	"ebb.dev/ebb/internal/platform/kube/settings"
 )
@@ -132,7 +133,7 @@ func TestARolloutSurvivesARestart(t *testing.T) {
 		if main == "hello-2 80, hello-0 20" || !strings.Contains(main, "hello-0 20") || !strings.Contains(tagged, ", ") {
 			t.Fatalf("nothing is rolling: %s; %s", main, tagged)
 		}
-		w.book = newBook(w.book.publish, w.log)
+		w.book = w.emptyBook()
 		if err := (restorer{w.Reconciler}).Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -257,7 +258,7 @@ func TestAnotherIngressClass(t *testing.T) {
 		t.Errorf("not ready when the other gateway is: %v", route.Status.Conditions)
 	}
 	update(t, w, &servingv1.Route{}, func(r *servingv1.Route) { r.Annotations = nil })
-	if route, _ := w.settle(t); !route.IsReady() || w.shares("hello.shop") != "hello-2 100" || !ours(w.ingress(t)) {
+	if route, _ := w.settle(t); !route.IsReady() || w.shares("hello.shop") != "hello-2 100" || !controller.Ours(w.ingress(t)) {
 		t.Errorf("does not come back: %v", route.Status.Conditions)
 	}
 }
@@ -272,7 +273,7 @@ func TestAnIngressThatIsAnothers(t *testing.T) {
 
 func TestAHostThatIsTakenFailsTheIngress(t *testing.T) {
 	w := filled(t, fixture(t))
-	taken := entry{rules: []traffic.Rule{{
+	taken := controller.Entry{Rules: []traffic.Rule{{
 		Host: "hello.shop.localhost", Route: types.NamespacedName{Namespace: "a", Name: "first"},
 		Targets: []traffic.Target{{Revision: types.NamespacedName{Namespace: "a", Name: "first-1"}, Percent: 100}},
 	}}}

@@ -27,15 +27,15 @@ import (
 
 // A Reconciler keeps the route table and Routes' children and status.
 type Reconciler struct {
-	client   client.Client
-	live     client.Reader // past the cache, for a Service name that is already taken
-	events   events.EventRecorder
-	settings *settings.Store
-	book     *book
-	naming   naming // without settings
-	gateway  string // as pods reach it
-	outside  string // the gateway of public hosts
-	log      *slog.Logger
+	client    client.Client
+	live      client.Reader // past the cache, for a Service name that is already taken
+	events    events.EventRecorder
+	settings  *settings.Store
+	book      *controller.Chapter
+	ingresses controller.Ingresses
+	naming    naming // without settings
+	gateway   string // as pods reach it
+	log       *slog.Logger
 }
 
 // Setup adds the controller to the manager.
@@ -46,12 +46,12 @@ func Setup(ctx context.Context, c controller.Config) error {
 		live:     c.Manager.GetAPIReader(),
 		events:   c.Manager.GetEventRecorder("route-controller"),
 		settings: c.Settings,
-		book:     newBook(c.Publish, c.Log),
+		book:     c.Book.Chapter(trigger.Fire),
 		naming:   naming{publicPort: c.PublicPort, aliases: c.HostAliases},
 		gateway:  c.Gateway,
-		outside:  c.PublicGateway,
 		log:      c.Log,
 	}
+	r.ingresses = controller.Ingresses{Client: r.client, Events: r.events, Inside: c.Gateway, Outside: c.PublicGateway}
 	c.Settings.Subscribe(func() { r.everyone(ctx, trigger.Fire) })
 	err := ctrl.NewControllerManagedBy(c.Manager).
 		Named("route").

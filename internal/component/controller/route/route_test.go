@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
+	"ebb.dev/ebb/internal/component/controller"
 	"ebb.dev/ebb/internal/domain/render"
 	"ebb.dev/ebb/internal/domain/traffic"
 	"ebb.dev/ebb/internal/platform/kube"
@@ -62,17 +63,23 @@ func newWorld(t *testing.T, s state, more ...client.Object) *world {
 	log := slog.New(slog.DiscardHandler)
 	w.Reconciler = &Reconciler{
 		client: c, live: c, events: events.NewFakeRecorder(50), settings: settings.Fixed(s.settings),
-		book:   newBook(func(t *traffic.Table) { w.table = t }, log),
-		naming: naming{publicPort: 8080}, gateway: gateway, outside: "outside", log: log,
+		book:   w.emptyBook(),
+		naming: naming{publicPort: 8080}, gateway: gateway, log: log,
 	}
+	w.ingresses = controller.Ingresses{Client: c, Events: w.events, Inside: gateway, Outside: "outside"}
 	return w
+}
+
+// emptyBook is a book of Routes alone, not yet restored.
+func (w *world) emptyBook() *controller.Chapter {
+	return controller.NewBook(func(t *traffic.Table) { w.table = t }).Chapter(func(types.NamespacedName) {})
 }
 
 // filled is a world whose table was restored.
 func filled(t *testing.T, s state, more ...client.Object) *world {
 	t.Helper()
 	w := newWorld(t, s, more...)
-	w.book.Fill(map[types.NamespacedName]entry{})
+	w.book.Fill(map[types.NamespacedName]controller.Entry{})
 	return w
 }
 

@@ -9,26 +9,21 @@ import (
 	"knative.dev/serving/pkg/apis/serving"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 
+	"ebb.dev/ebb/internal/component/controller"
 	"ebb.dev/ebb/internal/domain/render"
 	"ebb.dev/ebb/internal/domain/traffic"
 )
 
-// entry is what one Route contributes to the table.
-type entry struct {
-	rules     []traffic.Rule
-	revisions map[types.NamespacedName]traffic.Settings
-}
-
 // entryOf makes a Route's rules from its assignment and hosts.
-func entryOf(s state, a assignment, hosts map[string]host) entry {
-	e := entry{revisions: map[types.NamespacedName]traffic.Settings{}}
+func entryOf(s state, a assignment, hosts map[string]host) controller.Entry {
+	e := controller.Entry{Revisions: map[types.NamespacedName]traffic.Settings{}}
 	route := types.NamespacedName{Namespace: s.route.Namespace, Name: s.route.Name}
 	byTag := map[string][]traffic.Target{}
 	for tag, targets := range a.byTag {
 		byTag[tag] = shares(route.Namespace, targets)
 		for _, t := range targets {
 			rev := s.revisions[t.revision]
-			e.revisions[types.NamespacedName{Namespace: route.Namespace, Name: rev.Name}] = settingsOf(rev, s.settings.Features)
+			e.Revisions[types.NamespacedName{Namespace: route.Namespace, Name: rev.Name}] = settingsOf(rev, s.settings.Features)
 		}
 	}
 	header := byTag
@@ -40,7 +35,7 @@ func entryOf(s state, a assignment, hosts map[string]host) entry {
 		if tag == "" {
 			rule.TagHeader = header
 		}
-		e.rules = append(e.rules, expand(rule, hosts[tag])...)
+		e.Rules = append(e.Rules, expand(rule, hosts[tag])...)
 	}
 	return e
 }
