@@ -37,7 +37,7 @@ func (s *Server) makeGateway() {
 	})
 	s.gateway = gateway.New(gateway.Config{
 		Fleet: s.fleet, Demand: s.demand, Sink: waker{s.autoscaler, s.fleet, &s.gate}, Log: s.log.With("part", "gateway"),
-		Registerer: s.metricsRegistry, Timeline: s.timeline,
+		Registerer: s.metricsRegistry, Timeline: s.timeline, DialBackend: s.dialService,
 	})
 	s.gate.Changed = yield
 	s.fleet.Subscribe(func(rev types.NamespacedName) {
@@ -47,6 +47,26 @@ func (s *Server) makeGateway() {
 	})
 	s.background("autoscaler", s.autoscaler.Run)
 }
+
+// dialService connects to a Service by its name in the cluster, which the cluster's DNS knows.
+func (s *Server) dialService(ctx context.Context, network, addr string) (net.Conn, error) {
+	names := net.JoinHostPort(s.id.DNSIP().String(), "53")
+	d := net.Dialer{Timeout: servicePatience, Resolver: &net.Resolver{
+		PreferGo: true,
+		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, names)
+		},
+	}}
+	d.SetMultipathTCP(false)
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("dialing %q: %w", addr, err)
+	}
+	return d.DialContext(ctx, network, net.JoinHostPort(host+".", port)) // whole, not below some search domain
+}
+
+// servicePatience bounds connecting to a Service.
+const servicePatience = 10 * time.Second
 
 // coldPatience is how long a start may hold up work that nobody waits for.
 const coldPatience = 3 * time.Second

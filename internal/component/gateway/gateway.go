@@ -60,6 +60,8 @@ type Config struct {
 	Timeline func(rev types.NamespacedName) map[string]time.Time
 	// Dial connects to an instance; plain TCP if nil.
 	Dial h1.DialFunc
+	// DialBackend connects to what is no instance, by name; as this machine finds it if nil.
+	DialBackend func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Trusted are the networks of proxies in front, whose X-Forwarded-* and Forwarded are believed.
 	Trusted []netip.Prefix
 }
@@ -68,8 +70,11 @@ type Config struct {
 type Gateway struct {
 	config  Config
 	metrics *metrics
-	state   atomic.Pointer[state]
-	bodies  atomic.Int64 // bytes of request bodies held for sending again
+
+	backends *http.Transport // to what is no instance
+
+	state  atomic.Pointer[state]
+	bodies atomic.Int64 // bytes of request bodies held for sending again
 
 	mu        sync.Mutex // guards all below
 	revisions map[types.NamespacedName]*revision
@@ -113,6 +118,7 @@ func New(c Config) *Gateway {
 		revisions: map[types.NamespacedName]*revision{},
 		servers:   map[*http.Server]struct{}{},
 		tunnels:   map[*tunnel]struct{}{},
+		backends:  newBackends(c.DialBackend),
 	}
 	g.metrics = newMetrics(c.Registerer, g.queued)
 	g.state.Store(&state{})

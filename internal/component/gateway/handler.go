@@ -40,6 +40,10 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if probe(w, r) {
 		return
 	}
+	if rule.Backend != "" {
+		f.serveBackend(w, r, rule)
+		return
+	}
 	c := calls.Get().(*call)
 	*c = call{g: f.g, w: w, r: r, external: f.external, tag: r.Header.Get(headerTag), arrived: time.Now()}
 	if c.route(st, rule) {
@@ -75,6 +79,10 @@ func (c *call) reroute() bool {
 	if !ok {
 		c.status = http.StatusNotFound
 		c.g.refuseHost(c.w, c.r)
+		return false
+	}
+	if rule.Backend != "" { // its revision went away; the next attempt finds the other server
+		c.refuse(refusal{http.StatusServiceUnavailable, "RevisionMissing", "the revision is gone", retrySoon})
 		return false
 	}
 	c.leave(time.Now())
