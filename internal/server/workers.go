@@ -110,7 +110,7 @@ func (s *Server) startServices(ctx context.Context) error {
 	names, err := dns.New(dns.Config{
 		Net: s.net, Address: netip.AddrPortFrom(s.id.DNSIP(), 53), Informers: factory, Domain: clusterDomain,
 		Reverse: []netip.Prefix{s.id.PodCIDR(), s.id.ServiceCIDR(), s.id.LoadBalancerCIDR()},
-		Gateway: s.id.GatewayIP(), RouteDomains: []string{routeDomain, aliasDomain}, Registerer: s.metricsRegistry, Log: s.log.With("part", "names"),
+		Gateway: s.id.GatewayIP(), RouteDomains: []string{routeDomain, aliasDomain}, RouteHost: s.gateway.Public, Registerer: s.metricsRegistry, Log: s.log.With("part", "names"),
 	})
 	if err != nil {
 		return err

@@ -39,6 +39,9 @@ type Config struct {
 	Gateway      netip.Addr // answers for RouteDomains
 	RouteDomains []string   // "localhost", "127.0.0.1.sslip.io": every name below them leads to the gateway
 
+	// RouteHost tells further names that lead to the gateway. Optional.
+	RouteHost func(name string) bool
+
 	// ResolvConf names the host's name servers; empty means /etc/resolv.conf. It is read again when
 	// it changes.
 	ResolvConf string
@@ -84,7 +87,7 @@ func New(c Config) (*Server, error) {
 			Name: "ebb_dns_queries_total", Help: "Queries answered, by who knew the answer and its response code.",
 		}, []string{"by", "rcode"}),
 	}
-	s.routes = newRoutes(c.RouteDomains, c.Gateway)
+	s.routes = newRoutes(c.RouteDomains, c.Gateway, c.RouteHost)
 	s.forward = newForwarder(c)
 	if c.Registerer != nil {
 		if err := c.Registerer.Register(s.queries); err != nil {

@@ -105,7 +105,8 @@ func TestZoneAnswersAsSpecified(t *testing.T) {
 			origin: "cluster.local.", store: known(), server: netip.MustParseAddr("10.96.0.10"),
 			reverse: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("10.9.0.0/16")},
 		},
-		routes: newRoutes([]string{"localhost", "127.0.0.1.sslip.io"}, netip.MustParseAddr("10.1.255.1")),
+		routes: newRoutes([]string{"localhost", "127.0.0.1.sslip.io"}, netip.MustParseAddr("10.1.255.1"),
+			func(name string) bool { return name == "shop.example." }),
 	}
 	const missing, empty = "NXDOMAIN", "nothing"
 	for what, tt := range map[string]struct {
@@ -149,6 +150,8 @@ func TestZoneAnswersAsSpecified(t *testing.T) {
 		"route":                             {"hello.default.localhost.", dns.TypeA, []string{"A 10.1.255.1"}},
 		"route by IPv6":                     {"hello.default.localhost.", dns.TypeAAAA, []string{empty}},
 		"route of another domain":           {"hello.default.127.0.0.1.sslip.io.", dns.TypeA, []string{"A 10.1.255.1"}},
+		"mapped host":                       {"shop.example.", dns.TypeA, []string{"A 10.1.255.1"}},
+		"mapped host by IPv6":               {"SHOP.example.", dns.TypeAAAA, []string{empty}},
 		"the local host":                    {"localhost.", dns.TypeA, []string{"A 127.0.0.1"}},
 	} {
 		t.Run(what, func(t *testing.T) {
