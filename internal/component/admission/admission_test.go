@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
+	servingv1beta1 "knative.dev/serving/pkg/apis/serving/v1beta1"
 	"sigs.k8s.io/yaml"
 
 	"ebb.dev/ebb/internal/component/admission"
@@ -124,6 +125,21 @@ func complete(t *testing.T, s *httptest.Server, req *admissionv1.AdmissionReques
 	return out
 }
 
+const mapping = "{apiVersion: serving.knative.dev/v1beta1, kind: DomainMapping, metadata: {name: shop.example.com, namespace: shop}, " +
+	"spec: {ref: {apiVersion: serving.knative.dev/v1, kind: Service, name: hello}}}"
+
+func TestDefaultingOfADomainMapping(t *testing.T) {
+	s, _ := server(t, nil, nil)
+	out := complete(t, s, request(t, admissionv1.Create, "domainmappings", mapping, ""))
+	var dm servingv1beta1.DomainMapping
+	if err := json.Unmarshal(out, &dm); err != nil {
+		t.Fatal(err)
+	}
+	if dm.Spec.Ref.Namespace != "shop" || dm.Annotations["serving.knative.dev/creator"] != "ada" {
+		t.Errorf("not completed: %s", out)
+	}
+}
+
 func TestDefaulting(t *testing.T) {
 	s, client := server(t, nil, nil)
 	out := complete(t, s, request(t, admissionv1.Create, "services", hello, ""))
@@ -203,10 +219,18 @@ func TestValidation(t *testing.T) {
 			now:  with("template: {spec", `template: {metadata: {annotations: {autoscaling.knative.dev/class: hpa.autoscaling.knative.dev}}, spec`),
 			want: `spec.template.metadata.annotations[autoscaling.knative.dev/class]: class "hpa.autoscaling.knative.dev" is not supported by ebb yet`,
 		},
-		"a kind that nobody here acts upon": {
-			resource: "domainmappings",
-			now:      "{apiVersion: serving.knative.dev/v1beta1, kind: DomainMapping, metadata: {name: shop.example.com, namespace: shop}, spec: {ref: {apiVersion: serving.knative.dev/v1, kind: Service, name: hello}}}",
-			want:     "DomainMapping shop.example.com: not supported by ebb yet",
+		"a domain": {resource: "domainmappings", now: mapping},
+		"a domain of one word": {
+			resource: "domainmappings", now: strings.Replace(mapping, "shop.example.com", "shop", 1),
+			want: "should be a domain with at least two segments separated by dots: metadata.name",
+		},
+		"a domain inside the cluster": {
+			resource: "domainmappings", now: strings.Replace(mapping, "shop.example.com", "shop.svc.cluster.local", 1),
+			want: "must not be a subdomain of cluster local domain",
+		},
+		"a domain for another namespace's service": {
+			resource: "domainmappings", now: strings.Replace(mapping, "name: hello}", "name: hello, namespace: bank}", 1),
+			want: `parent namespace: "shop" does not match ref: "bank"`,
 		},
 		"a feature that is off": {
 			now:  with("spec: {containers", "spec: {hostNetwork: true, containers"),

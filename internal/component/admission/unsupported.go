@@ -7,7 +7,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"knative.dev/serving/pkg/apis/autoscaling"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
-	servingv1beta1 "knative.dev/serving/pkg/apis/serving/v1beta1"
 
 	"ebb.dev/ebb/internal/domain/scale"
 )
@@ -19,8 +18,6 @@ var errUnsupported = errors.New("not supported by ebb yet")
 // unsupported finds the first thing in an object that nothing here would act upon.
 func unsupported(r resource) error {
 	switch o := r.(type) {
-	case *servingv1beta1.DomainMapping:
-		return fmt.Errorf("DomainMapping %s: %w: use a Route's own host, or a domain in config-domain", o.Name, errUnsupported)
 	case *servingv1.Service:
 		return unsupportedClass("spec.template.metadata.annotations", o.Spec.Template.ObjectMeta)
 	case *servingv1.Configuration:

@@ -4,9 +4,12 @@ package all
 import (
 	"context"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"ebb.dev/ebb/internal/component/controller"
 	"ebb.dev/ebb/internal/component/controller/collect"
 	"ebb.dev/ebb/internal/component/controller/configuration"
+	"ebb.dev/ebb/internal/component/controller/domainmapping"
 	"ebb.dev/ebb/internal/component/controller/revision"
 	"ebb.dev/ebb/internal/component/controller/route"
 	"ebb.dev/ebb/internal/component/controller/service"
@@ -14,11 +17,13 @@ import (
 
 // Setup adds every controller to the manager, which starts them.
 func Setup(ctx context.Context, c controller.Config) error {
-	if err := route.Index(ctx, c.Manager.GetFieldIndexer()); err != nil {
-		return err
+	for _, index := range []func(context.Context, client.FieldIndexer) error{route.Index, domainmapping.Index} {
+		if err := index(ctx, c.Manager.GetFieldIndexer()); err != nil {
+			return err
+		}
 	}
 	for _, setup := range []func(context.Context, controller.Config) error{
-		service.Setup, configuration.Setup, revision.Setup, route.Setup, collect.Setup,
+		service.Setup, configuration.Setup, revision.Setup, route.Setup, domainmapping.Setup, collect.Setup,
 	} {
 		if err := setup(ctx, c); err != nil {
 			return err
