@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"knative.dev/pkg/apis"
 	"knative.dev/serving/pkg/apis/serving"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
+	servingv1beta1 "knative.dev/serving/pkg/apis/serving/v1beta1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ebb.dev/ebb/internal/server"
@@ -45,6 +47,7 @@ type view struct {
 	service   servingv1.Service
 	revisions []servingv1.Revision
 	pods      []corev1.Pod
+	domains   []servingv1beta1.DomainMapping  // that lead to it
 	scaling   map[string]server.RevisionState // by revision name; empty where ebb does not run here
 }
 
@@ -66,6 +69,13 @@ func (o *options) view(ctx context.Context, s *session, name string) (*view, err
 	if err := s.List(ctx, &pods, mine...); err != nil {
 		return nil, fmt.Errorf("listing instances: %w", err)
 	}
+	var mappings servingv1beta1.DomainMappingList
+	if err := s.List(ctx, &mappings, client.InNamespace(o.namespace)); err != nil {
+		return nil, fmt.Errorf("listing domain mappings: %w", err)
+	}
+	v.domains = slices.DeleteFunc(mappings.Items, func(m servingv1beta1.DomainMapping) bool {
+		return m.Spec.Ref.Name != name || m.Spec.Ref.Kind != "Service" || m.Spec.Ref.APIVersion != servingv1.SchemeGroupVersion.String()
+	})
 	v.revisions, v.pods = revisions.Items, pods.Items
 	sort.Slice(v.revisions, func(i, j int) bool {
 		return v.revisions[j].CreationTimestamp.Before(&v.revisions[i].CreationTimestamp)
@@ -83,6 +93,10 @@ func (v *view) print(out io.Writer) {
 	fmt.Fprintf(&b, "Service    %s/%s\n", v.service.Namespace, v.service.Name)
 	if v.service.Status.URL != nil {
 		fmt.Fprintf(&b, "URL        %s\n", v.service.Status.URL)
+	}
+	for i := range v.domains {
+		status, reason := readiness(v.domains[i].Status.GetCondition(apis.ConditionReady))
+		fmt.Fprintf(&b, "Domain     %s  %s\n", v.domains[i].Status.URL, strings.TrimSpace("ready "+status+" "+reason))
 	}
 	fmt.Fprintf(&b, "Age        %s\n", age(v.service.CreationTimestamp.Time))
 	for _, kind := range []apis.ConditionType{apis.ConditionReady, servingv1.ServiceConditionConfigurationsReady, servingv1.ServiceConditionRoutesReady} {

@@ -16,22 +16,23 @@ import (
 	"knative.dev/pkg/apis"
 	"knative.dev/serving/pkg/apis/serving"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
+	servingv1beta1 "knative.dev/serving/pkg/apis/serving/v1beta1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 func getCommand(o *options) *cobra.Command {
 	var all bool
 	c := &cobra.Command{
-		Use:       "get services|revisions|instances [name...]",
+		Use:       "get services|revisions|instances|domainmappings [name...]",
 		Short:     "List what runs; any other kind: `ebb kubectl get`",
 		Args:      cobra.MinimumNArgs(1),
-		ValidArgs: []string{"services", "revisions", "instances"},
+		ValidArgs: []string{"services", "revisions", "instances", "domainmappings"},
 		RunE: func(c *cobra.Command, args []string) error {
 			list, known := map[string]func(context.Context, *session, listing) error{
-				"service": listServices, "revision": listRevisions, "instance": listInstances,
+				"service": listServices, "revision": listRevisions, "instance": listInstances, "domainmapping": listDomainMappings,
 			}[strings.TrimSuffix(strings.ToLower(args[0]), "s")]
 			if !known {
-				return fmt.Errorf("%w: %q is not services, revisions or instances; `ebb kubectl get %s` lists any kind", errUsage, args[0], args[0])
+				return fmt.Errorf("%w: %q is not services, revisions, instances or domainmappings; `ebb kubectl get %s` lists any kind", errUsage, args[0], args[0])
 			}
 			s, err := o.connect()
 			if err != nil {
@@ -193,4 +194,22 @@ func listInstances(ctx context.Context, s *session, l listing) error {
 		rows = append(rows, []string{pod.Namespace, pod.Name, pod.Labels[serving.RevisionLabelKey], pod.Status.PodIP, fmt.Sprint(restarts), age(pod.CreationTimestamp.Time), state})
 	}
 	return l.table("NAME\tREVISION\tIP\tRESTARTS\tAGE\tSTATE", rows)
+}
+
+func listDomainMappings(ctx context.Context, s *session, l listing) error {
+	var mappings servingv1beta1.DomainMappingList
+	if err := s.List(ctx, &mappings, l.scope()...); err != nil {
+		return fmt.Errorf("listing domain mappings: %w", err)
+	}
+	rows := make([][]string, 0, len(mappings.Items))
+	for i := range mappings.Items {
+		m := &mappings.Items[i]
+		ready, reason := readiness(m.Status.GetCondition(apis.ConditionReady))
+		url := ""
+		if m.Status.URL != nil {
+			url = m.Status.URL.String()
+		}
+		rows = append(rows, []string{m.Namespace, m.Name, url, m.Spec.Ref.Kind + "/" + m.Spec.Ref.Name, age(m.CreationTimestamp.Time), ready, reason})
+	}
+	return l.table("NAME\tURL\tLEADS TO\tAGE\tREADY\tREASON", rows)
 }

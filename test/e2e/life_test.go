@@ -42,6 +42,9 @@ func TestSurvivesAKillAndContinuesAfterDown(t *testing.T) {
 	image := greeter(t, i, "source")
 	i.apply(t, service("steady", image, `autoscaling.knative.dev/min-scale: "1"`))
 	awaitReady(t, i, "steady")
+	claimDomains(t, i)
+	i.apply(t, mapping("steady.e2e.example", "default", "serving.knative.dev/v1", "Service", "steady"))
+	awaitConditions(t, i, "steady.e2e.example", "default", "Ready=True")
 	i.get(t, host("steady"), "/")
 	const about = `{range .items[*]}{.metadata.name} {.status.podIP} {.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].containerID}{"\n"}{end}`
 	before := podsOf(t, i, "steady", about)
@@ -54,6 +57,7 @@ func TestSurvivesAKillAndContinuesAfterDown(t *testing.T) {
 	if body := i.get(t, host("steady"), "/"); !strings.Contains(body, "Hello") {
 		t.Errorf("body after a crash = %q", body)
 	}
+	i.get(t, "steady.e2e.example", "/")
 	if after := podsOf(t, i, "steady", about); after != before {
 		t.Errorf("pods after a crash:\n%s\nbefore:\n%s", after, before)
 	}
@@ -62,6 +66,7 @@ func TestSurvivesAKillAndContinuesAfterDown(t *testing.T) {
 	i.up(t)
 	awaitReady(t, i, "steady")
 	i.get(t, host("steady"), "/")
+	i.get(t, "steady.e2e.example", "/")
 	i.get(t, host("source"), "/")
 }
 

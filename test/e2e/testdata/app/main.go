@@ -80,6 +80,10 @@ func handle(w http.ResponseWriter, r *http.Request) {
 		io.Copy(w, res.Body)
 		return
 	}
+	if q.Has("host") {
+		fmt.Fprintln(w, r.Host, r.Header.Get("K-Original-Host"))
+		return
+	}
 	if path := q.Get("read"); path != "" {
 		data, err := os.ReadFile(path)
 		if err != nil {
