@@ -1,0 +1,173 @@
+// Package outcome runs one test function and reads how it went and why.
+package outcome
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Result is how a test ended.
+type Result string
+
+// The results a test can have.
+const (
+	Pass Result = "pass"
+	Fail Result = "fail"
+	Skip Result = "skip"
+)
+
+// An Outcome is one run of one test function.
+type Outcome struct {
+	Result Result
+	Reason string // of a failure or a skip
+	Took   time.Duration
+	Output string
+}
+
+// Run starts a command that is test2json around one test function, and reads it to its end.
+func Run(cmd *exec.Cmd, test string) Outcome {
+	began := time.Now()
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	if cmd.Process == nil {
+		return Outcome{Result: Fail, Reason: fmt.Sprintf("starting the test: %v", err)}
+	}
+	if cmd.SysProcAttr != nil && cmd.SysProcAttr.Setpgid {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what would not leave; mostly there is nothing
+	}
+	o := read(&out, test)
+	o.Took = time.Since(began).Round(10 * time.Millisecond)
+	exit := new(exec.ExitError)
+	if o.Result == "" || o.Result == Pass && err != nil {
+		o.Result = Fail
+		o.Reason = "the suite ended before the test did"
+		if err != nil && !errors.As(err, &exit) {
+			o.Reason += ": " + err.Error()
+		}
+		if reason := panicked(o.Output); reason != "" {
+			o.Reason = reason
+		}
+	}
+	return o
+}
+
+// A Converter is the path of test2json, which makes events of what a test program prints.
+type Converter string
+
+// FindConverter asks the go command, which builds it where it is not there yet.
+func FindConverter(ctx context.Context) (Converter, error) {
+	out, err := exec.CommandContext(ctx, "go", "tool", "-n", "test2json").Output()
+	if err != nil {
+		return "", fmt.Errorf("finding test2json: %w", err)
+	}
+	return Converter(strings.TrimSpace(string(out))), nil
+}
+
+// Command runs one test function of a suite's program. When its context ends it is interrupted, upon
+// which suites delete what they made.
+func (c Converter) Command(ctx context.Context, program, test string, args ...string) *exec.Cmd {
+	args = append([]string{"-t", program, "-test.v=test2json", "-test.run=^" + test + "$", "-test.count=1"}, args...)
+	cmd := exec.CommandContext(ctx, string(c), args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	cmd.WaitDelay = leaving
+	return cmd
+}
+
+// leaving is how long an interrupted test may take to clean up.
+const leaving = 30 * time.Second
+
+// event is a line of test2json's.
+type event struct{ Action, Test, Output string }
+
+// read collects the events of a test function and its subtests.
+func read(from io.Reader, test string) Outcome {
+	var o Outcome
+	var all strings.Builder
+	said := map[string][]string{} // lines of source with a message, of each test
+	ended := map[Result][]string{}
+	scanner := bufio.NewScanner(from)
+	scanner.Buffer(nil, 16<<20)
+	for scanner.Scan() {
+		var e event
+		if json.Unmarshal(scanner.Bytes(), &e) != nil {
+			all.WriteString(scanner.Text() + "\n")
+			continue
+		}
+		switch e.Action {
+		case "output":
+			all.WriteString(e.Output)
+			if line := message(e.Output); line != "" {
+				said[e.Test] = append(said[e.Test], line)
+			}
+		case "pass", "fail", "skip":
+			result := Result(e.Action)
+			if e.Test == test {
+				o.Result = result
+			}
+			if e.Test != "" {
+				ended[result] = append(ended[result], e.Test)
+			}
+		}
+	}
+	o.Output = all.String()
+	if o.Result == Fail || o.Result == Skip {
+		o.Reason = reason(ended[o.Result], said, test)
+	}
+	return o
+}
+
+// reason is the last message of the first test that ended so and said anything: subtests end before
+// the function they are part of.
+func reason(tests []string, said map[string][]string, test string) string {
+	for _, t := range tests {
+		lines := said[t]
+		if len(lines) == 0 {
+			continue
+		}
+		line := lines[len(lines)-1]
+		if sub, is := strings.CutPrefix(t, test+"/"); is {
+			line = sub + ": " + line
+		}
+		return line
+	}
+	return ""
+}
+
+// place begins a message of a test: the file and line that said it. Loggers write through the test as
+// well, from their own files.
+var place = regexp.MustCompile(`^\s*(\w+)\.go:\d+: (.*)`)
+
+func message(line string) string {
+	m := place.FindStringSubmatch(strings.TrimRight(line, "\n"))
+	if m == nil || m[1] == "logger" || m[1] == "zapr" || m[1] == "testing" {
+		return ""
+	}
+	const most = 300
+	text := strings.TrimSpace(m[2])
+	if len(text) > most {
+		text = text[:most] + " …"
+	}
+	return text
+}
+
+// panicked finds why a program ended early.
+func panicked(output string) string {
+	for line := range strings.SplitSeq(output, "\n") {
+		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return ""
+}
