@@ -21,10 +21,10 @@ STAMP      = $(foreach package,k8s.io/component-base/version k8s.io/client-go/pk
 	-X $(package).gitTreeState=archive -X $(package).buildDate=$(DATE))
 LDFLAGS    = -s -w -X ebb.dev/ebb/internal/server.Version=$(VERSION) $(STAMP)
 
-.PHONY: help up build install test lint arch shim unit oracle e2e conformance bench generate needs clean
+.PHONY: help up build install test lint arch shim unit oracle e2e serving conformance conformance-serving bench generate needs clean
 
 help: ## list the verbs
-	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 22
 
 up: install ## build, install into PREFIX/bin and start ebb in the background (UP= for its flags)
 	$(DESTDIR)$(PREFIX)/bin/ebb up --detach $(UP)
@@ -36,11 +36,11 @@ build: ## build bin/ebb
 install: build ## build, and install into PREFIX/bin
 	install -D -m 0755 bin/ebb $(DESTDIR)$(PREFIX)/bin/ebb
 
-test: needs bin/gotestsum bin/golangci-lint bin/runsc build ## lint, architecture, generated files, unit, oracle and end-to-end tests
+test: needs bin/gotestsum bin/golangci-lint bin/runsc build ## lint, architecture, generated files, unit, oracle and end-to-end tests, a part of Knative's
 	@status=0; \
 	test/lint || status=1; \
 	go run ./internal/adapter/runtime/container/shim/build -check || status=1; \
-	EBB_BIN=$(CURDIR)/bin/ebb bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --raw-command -- test/run arch unit oracle e2e || status=1; \
+	EBB_BIN=$(CURDIR)/bin/ebb bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --raw-command -- test/run arch unit oracle e2e serving || status=1; \
 	exit $$status
 
 lint: bin/golangci-lint ## read the code for mistakes, floors and style
@@ -60,6 +60,12 @@ oracle: bin/gotestsum ## compare the arithmetic with Knative's
 
 e2e: needs bin/gotestsum build ## drive the built binary as a user does (root)
 	@EBB_BIN=$(CURDIR)/bin/ebb bin/gotestsum --format testname --raw-command -- test/run e2e
+
+serving: needs bin/gotestsum build ## a short part of Knative Serving's own suites, against the built binary (root)
+	@EBB_BIN=$(CURDIR)/bin/ebb bin/gotestsum --format testname --raw-command -- test/run serving
+
+conformance-serving: needs build ## all of Knative Serving's own suites; SUITE= and RUN= choose, COUNT= repeats (root)
+	go -C test/conformance/serving run . -ebb $(CURDIR)/bin/ebb -suite '$(SUITE)' -run '$(RUN)' -count $(or $(COUNT),1) $(ARGS)
 
 conformance: needs bin/gotestsum bin/runsc ## hold us against the peers: runtimes by one suite, runc and gVisor included; arithmetic by Knative's
 	@bin/gotestsum --format testname --raw-command -- test/run adapters oracle
