@@ -49,6 +49,9 @@ const settle = 3 * time.Second
 
 // conduct runs the selected tests from the first build to the last clean-up.
 func conduct(ctx context.Context, o options) (_ []result, err error) {
+	if o.ebb, err = filepath.Abs(o.ebb); err != nil {
+		return nil, err
+	}
 	suites, err := suite.Select(o.suites)
 	if err != nil {
 		return nil, err
@@ -72,14 +75,17 @@ func conduct(ctx context.Context, o options) (_ []result, err error) {
 	if r.converter, err = outcome.FindConverter(ctx); err != nil {
 		return nil, err
 	}
-	built := r.build(ctx, suites)
+	built, err := r.build(ctx, suites)
+	if err != nil {
+		return nil, err
+	}
 	stop, err := r.start(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	for _, b := range built {
-		if err := r.suite(ctx, b); err != nil {
+	for i := range built {
+		if err := r.suite(ctx, &built[i]); err != nil {
 			return r.results, errors.Join(err, r.write())
 		}
 	}
@@ -96,29 +102,20 @@ type runner struct {
 	flags     []string // that every suite gets
 	env       []string
 
-	mu      sync.Mutex // over results
+	mu      sync.Mutex // over results and their report
 	results []result
 }
 
-// built is a suite and, unless it failed, its program.
-type built struct {
-	suite.Suite
-	suite.Binary
-	err error
+func (r *runner) build(ctx context.Context, suites []suite.Suite) ([]suite.Built, error) {
+	suites = slices.DeleteFunc(slices.Clone(suites), func(s suite.Suite) bool { return len(r.selected(&s)) == 0 })
+	if len(suites) == 0 {
+		return nil, errors.New("no test matches -suite and -run")
+	}
+	return suite.Build(ctx, r.programs(), suites...)
 }
 
-func (r *runner) build(ctx context.Context, suites []suite.Suite) []built {
-	var all []built
-	for i := range suites {
-		if len(r.selected(&suites[i])) == 0 {
-			continue
-		}
-		b := built{Suite: suites[i]}
-		b.Binary, b.err = b.Build(ctx, r.dir)
-		all = append(all, b)
-	}
-	return all
-}
+// programs is where what is built stays, beside the binary: the next run need not link it again.
+func (r *runner) programs() string { return filepath.Join(filepath.Dir(r.ebb), "conformance") }
 
 // selected are the test functions of a suite that shall run.
 func (r *runner) selected(s *suite.Suite) []string {
@@ -129,11 +126,7 @@ func (r *runner) selected(s *suite.Suite) []string {
 
 // start brings up an ebb with all that the suites expect, unless one runs already.
 func (r *runner) start(ctx context.Context) (stop func() error, err error) {
-	binary, err := filepath.Abs(r.ebb)
-	if err != nil {
-		return nil, err
-	}
-	r.cluster = &cluster.Cluster{Binary: binary, Data: r.running, HTTP: free(ctx, r.http), API: free(ctx, r.api)}
+	r.cluster = &cluster.Cluster{Binary: r.ebb, Data: r.running, HTTP: free(ctx, r.http), API: free(ctx, r.api)}
 	if r.running == "" {
 		r.cluster.Data = filepath.Join(r.dir, "data")
 		if err := r.cluster.Up(ctx); err != nil {
@@ -178,7 +171,7 @@ func (r *runner) furnish(ctx context.Context) error {
 	if len(images) == 0 {
 		images = image.All()
 	}
-	if err := image.Push(ctx, repository, images...); err != nil {
+	if err := image.Push(ctx, r.programs(), repository, images...); err != nil {
 		return err
 	}
 	if err := r.cluster.Prepare(ctx); err != nil {
@@ -200,11 +193,11 @@ func (r *runner) furnish(ctx context.Context) error {
 }
 
 // suite runs the selected tests of a suite with its settings, which are put back.
-func (r *runner) suite(ctx context.Context, b built) (err error) {
+func (r *runner) suite(ctx context.Context, b *suite.Built) (err error) {
 	selected := r.selected(&b.Suite)
-	if b.err != nil {
+	if b.Err != nil {
 		for _, test := range selected {
-			r.add(result{name: b.Name + "/" + test, Outcome: outcome.Outcome{Result: outcome.Fail, Reason: b.err.Error()}})
+			r.add(result{name: b.Name + "/" + test, Outcome: outcome.Outcome{Result: outcome.Fail, Reason: b.Err.Error()}})
 		}
 		return nil
 	}
@@ -224,7 +217,7 @@ func (r *runner) suite(ctx context.Context, b built) (err error) {
 	g.SetLimit(r.jobs)
 	for _, test := range selected {
 		g.Go(func() error {
-			r.add(r.test(gctx, &b, test))
+			r.add(r.test(gctx, b, test))
 			return gctx.Err()
 		})
 	}
@@ -233,7 +226,7 @@ func (r *runner) suite(ctx context.Context, b built) (err error) {
 
 // test runs a test function as often as wanted. It passes if all its runs do; else the first run that
 // did not tells why.
-func (r *runner) test(ctx context.Context, b *built, test string) result {
+func (r *runner) test(ctx context.Context, b *suite.Built, test string) result {
 	all := result{name: b.Name + "/" + test}
 	all.log = filepath.Join(r.output, b.Name+"."+test+".log")
 	for n := range r.count {
@@ -254,10 +247,10 @@ func (r *runner) test(ctx context.Context, b *built, test string) result {
 }
 
 // once runs a test function in a process of its own: one that hangs or panics takes no other along.
-func (r *runner) once(ctx context.Context, b *built, test string) outcome.Outcome {
+func (r *runner) once(ctx context.Context, b *suite.Built, test string) outcome.Outcome {
 	limited, cancel := context.WithTimeout(ctx, r.patience)
 	defer cancel()
-	cmd := r.converter.Command(limited, b.Binary.Path, test, r.flags...)
+	cmd := r.converter.Command(limited, b.Program, test, r.flags...)
 	cmd.Dir, cmd.Env = b.Dir, append(slices.Clone(r.env), b.Env...)
 	o := outcome.Run(cmd, test)
 	if limited.Err() != nil && o.Result == outcome.Fail {
@@ -271,8 +264,8 @@ func (r *runner) add(got result) {
 		got.Reason = why + ": " + got.Reason
 	}
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.results = append(r.results, got)
-	r.mu.Unlock()
 	r.report(got)
 }
 

@@ -36,25 +36,24 @@ func All() []string {
 	}
 }
 
-// Push builds the programs, makes an image of each and pushes it to a repository as latest.
-func Push(ctx context.Context, repository string, programs ...string) error {
-	dir, err := os.MkdirTemp("", "ebb-images-")
-	if err != nil {
+// Push builds the programs into a folder, makes an image of each and pushes it to a repository as latest.
+func Push(ctx context.Context, programs, repository string, names ...string) error {
+	programs = filepath.Join(programs, "images")
+	if err := os.MkdirAll(programs, 0o750); err != nil {
 		return fmt.Errorf("building images: %w", err)
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	args := []string{"build", "-ldflags=-s -w", "-o", dir + "/"}
-	for _, p := range programs {
-		args = append(args, folder+p)
+	args := []string{"build", "-ldflags=-s -w", "-o", programs + "/"}
+	for _, n := range names {
+		args = append(args, folder+n)
 	}
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building images: %w\n%s", err, out)
 	}
-	for _, p := range programs {
-		if err := push(ctx, repository, filepath.Join(dir, path.Base(p))); err != nil {
-			return fmt.Errorf("pushing image %s: %w", p, err)
+	for _, n := range names {
+		if err := push(ctx, repository, filepath.Join(programs, path.Base(n))); err != nil {
+			return fmt.Errorf("pushing image %s: %w", n, err)
 		}
 	}
 	return nil

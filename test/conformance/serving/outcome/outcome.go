@@ -4,6 +4,7 @@ package outcome
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -95,7 +96,7 @@ type event struct{ Action, Test, Output string }
 func read(from io.Reader, test string) Outcome {
 	var o Outcome
 	var all strings.Builder
-	said := map[string][]string{} // lines of source with a message, of each test
+	said := map[string]words{}
 	ended := map[Result][]string{}
 	scanner := bufio.NewScanner(from)
 	scanner.Buffer(nil, 16<<20)
@@ -108,9 +109,7 @@ func read(from io.Reader, test string) Outcome {
 		switch e.Action {
 		case "output":
 			all.WriteString(e.Output)
-			if line := message(e.Output); line != "" {
-				said[e.Test] = append(said[e.Test], line)
-			}
+			said[e.Test] = said[e.Test].and(e.Output)
 		case "pass", "fail", "skip":
 			result := Result(e.Action)
 			if e.Test == test {
@@ -128,15 +127,14 @@ func read(from io.Reader, test string) Outcome {
 	return o
 }
 
-// reason is the last message of the first test that ended so and said anything: subtests end before
-// the function they are part of.
-func reason(tests []string, said map[string][]string, test string) string {
+// reason is what the first test that ended so said last: subtests end before the function they are
+// part of.
+func reason(tests []string, said map[string]words, test string) string {
 	for _, t := range tests {
-		lines := said[t]
-		if len(lines) == 0 {
+		line := cmp.Or(said[t].test, said[t].other)
+		if line == "" {
 			continue
 		}
-		line := lines[len(lines)-1]
 		if sub, is := strings.CutPrefix(t, test+"/"); is {
 			line = sub + ": " + line
 		}
@@ -145,21 +143,30 @@ func reason(tests []string, said map[string][]string, test string) string {
 	return ""
 }
 
-// place begins a message of a test: the file and line that said it. Loggers write through the test as
-// well, from their own files.
+// words are the last messages of a test, from its own file and from others: a failure is mostly said in
+// the first, and what clean-up says comes later from the second.
+type words struct{ test, other string }
+
+// place begins a message of a test: the file and line that said it.
 var place = regexp.MustCompile(`^\s*(\w+)\.go:\d+: (.*)`)
 
-func message(line string) string {
+// and takes a line of output into account.
+func (w words) and(line string) words {
 	m := place.FindStringSubmatch(strings.TrimRight(line, "\n"))
-	if m == nil || m[1] == "logger" || m[1] == "zapr" || m[1] == "testing" {
-		return ""
+	if m == nil {
+		return w
 	}
 	const most = 300
 	text := strings.TrimSpace(m[2])
 	if len(text) > most {
-		text = text[:most] + " …"
+		text = strings.ToValidUTF8(text[:most], "") + " …"
 	}
-	return text
+	if strings.HasSuffix(m[1], "_test") {
+		w.test = text
+	} else {
+		w.other = text
+	}
+	return w
 }
 
 // panicked finds why a program ended early.

@@ -24,10 +24,10 @@ func TestRead(t *testing.T) {
 {"Action":"skip","Test":"TestX"}`,
 			result: Skip, reason: "not for us",
 		},
-		"a failure's reason is the last thing said, loggers apart": {
+		"a failure's reason is the last thing its own file said": {
 			events: `{"Action":"output","Test":"TestX","Output":"    x_test.go:3: first\n"}
 {"Action":"output","Test":"TestX","Output":"    x_test.go:4: last\n"}
-{"Action":"output","Test":"TestX","Output":"    logger.go:146: INFO cleaning up\n"}
+{"Action":"output","Test":"TestX","Output":"    service.go:146: cleaning up\n"}
 {"Action":"fail","Test":"TestX"}`,
 			result: Fail, reason: "last",
 		},

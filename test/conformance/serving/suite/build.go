@@ -10,29 +10,54 @@ import (
 	"go/token"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 )
 
-// A Binary is a suite that was built.
-type Binary struct {
-	Path string // of the program
-	Dir  string // of its source, where tests expect to run
+// A Built is a suite and its program, or why there is none.
+type Built struct {
+	Suite
+
+	Program string
+	Dir     string // of the source, where tests expect to run
+	Err     error
 }
 
-// Build compiles a suite into a folder.
-func (s *Suite) Build(ctx context.Context, folder string) (Binary, error) {
-	sources, err := list(ctx, *s)
+// Build compiles suites into a folder. One that cannot be built says so in its place.
+func Build(ctx context.Context, folder string, suites ...Suite) ([]Built, error) {
+	sources, err := list(ctx, suites...)
 	if err != nil {
-		return Binary{}, err
+		return nil, err
 	}
-	b := Binary{Path: filepath.Join(folder, s.Name+".test"), Dir: sources[0].Dir}
-	out, err := goCommand(ctx, "test", "-c", tags, "-o", b.Path, s.Package()).CombinedOutput()
-	if err != nil {
-		return b, fmt.Errorf("building suite %s: %w\n%s", s.Name, err, out)
+	all := make([]Built, 0, len(suites))
+	packages := make([]string, 0, len(suites))
+	for _, s := range suites {
+		packages = append(packages, s.Package())
+		i := slices.IndexFunc(sources, func(p source) bool { return p.ImportPath == s.Package() })
+		if i < 0 {
+			return nil, fmt.Errorf("listing suites: %s is missing", s.Package())
+		}
+		all = append(all, Built{Suite: s, Program: filepath.Join(folder, path.Base(s.Path)+".test"), Dir: sources[i].Dir})
 	}
-	return b, nil
+	if compile(ctx, folder, packages...) == nil { // all at once is quicker
+		return all, nil
+	}
+	for i := range all {
+		if err := compile(ctx, folder, all[i].Package()); err != nil {
+			all[i].Err = fmt.Errorf("building suite %s: %w", all[i].Name, err)
+		}
+	}
+	return all, nil
+}
+
+func compile(ctx context.Context, folder string, packages ...string) error {
+	args := append([]string{"test", "-c", tags, "-o", folder + "/"}, packages...)
+	if out, err := goCommand(ctx, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
 }
 
 // Tests lists the suites' test functions as their source has them, whether it can be built or not, by
