@@ -9,13 +9,15 @@ import (
 	"ebb.dev/ebb/test/conformance/serving/outcome"
 )
 
-// The short part: quick tests that together touch deploying, updating, routing, what an instance sees,
-// volumes, refusals and protocols.
+// The short part: quick tests that together touch deploying, updating, routing, timeouts, what an
+// instance sees, volumes, probes, refusals, failures, protocols and drain.
 const (
-	shortTests = `^(v1/Test(ServiceCreateListAndDelete|ServiceBYOName|BlueGreenRoute|ContainerErrorMsg|ProjectedComplex)` +
-		`|runtime/Test(MustHaveCgroupConfigured|MustHaveFiles|ShouldHaveHeadersSet|ShouldNotContainerConstraints|Protocols)` +
-		`|e2e/TestGRPCUnaryPing)$`
+	shortTests = `^(v1/Test(ServiceCreateListAndDelete|ServiceBYOName|ServiceCreateAndUpdate|BlueGreenRoute|RevisionTimeout` +
+		`|ContainerErrorMsg|ContainerExitingMsg|ProjectedComplex)` +
+		`|runtime/Test(MustHaveCgroupConfigured|MustHaveFiles|ShouldHaveHeadersSet|ShouldNotContainerConstraints|Protocols|LivenessWithFail)` +
+		`|e2e/Test(GRPCUnaryPing|WebSocketGracefulShutdown|DestroyPodWithRequests|RouteVisibilityChanges))$`
 	shortSuites = "v1,runtime,e2e"
+	shortSize   = 18
 )
 
 func TestShort(t *testing.T) {
@@ -25,14 +27,17 @@ func TestShort(t *testing.T) {
 	}
 	results, err := conduct(t.Context(), options{
 		ebb: ebb, http: "127.0.0.1:0", api: "127.0.0.1:0", suites: shortSuites, run: regexp.MustCompile(shortTests),
-		images: []string{"grpc-ping", "hellovolume", "helloworld", "pizzaplanetv1", "pizzaplanetv2", "runtime"},
+		images: []string{
+			"autoscale", "failing", "grpc-ping", "hellovolume", "helloworld", "pizzaplanetv1", "pizzaplanetv2",
+			"readiness", "runtime", "timeout", "wsserver",
+		},
 		output: t.ArtifactDir(), count: 1, jobs: 3, patience: 3 * time.Minute, report: func(result) {},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(results) < 11 {
-		t.Errorf("%d tests ran, want the 11 of the short part", len(results))
+	if len(results) != shortSize {
+		t.Errorf("%d tests ran, want the %d of the short part", len(results), shortSize)
 	}
 	for _, r := range results {
 		t.Run(r.name, func(t *testing.T) {
