@@ -2,11 +2,9 @@ package settings
 
 import (
 	"maps"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	netcfg "knative.dev/networking/pkg/config"
-	cm "knative.dev/pkg/configmap"
 	"knative.dev/serving/pkg/deployment"
 	domaincfg "knative.dev/serving/pkg/reconciler/route/config"
 )
@@ -19,38 +17,9 @@ const DefaultDomain = "localhost"
 // default.
 const IngressClass = "ebb.ingress.networking.knative.dev"
 
-const observabilityName = "config-observability"
-
 // noSidecar stands in for the side-car's image, which upstream's parser insists on; it is never
 // started.
 const noSidecar = "ebb.dev/no-queue-proxy"
-
-// Observability is what ebb reads of config-observability.
-type Observability struct {
-	// RevisionURLTemplate makes Revision.status.logUrl; ${REVISION_UID} is replaced.
-	RevisionURLTemplate string
-	// RequestLogTemplate is the Go template of a request log line; empty for none.
-	RequestLogTemplate string
-	// RequestLog tells whether requests are logged.
-	RequestLog bool
-	// RequestLogProbes tells whether probes are logged too.
-	RequestLogProbes bool
-}
-
-func parseObservability(m *corev1.ConfigMap) (*Observability, error) {
-	o := &Observability{}
-	return o, cm.Parse(m.Data,
-		cm.AsString("logging.revision-url-template", &o.RevisionURLTemplate),
-		cm.AsString("logging.request-log-template", &o.RequestLogTemplate),
-		cm.AsBool("logging.enable-request-log", &o.RequestLog),
-		cm.AsBool("logging.enable-probe-request-log", &o.RequestLogProbes),
-	)
-}
-
-// LogURL is the place of a revision's logs, empty when no template is set.
-func (o *Observability) LogURL(uid string) string {
-	return strings.ReplaceAll(o.RevisionURLTemplate, "${REVISION_UID}", uid)
-}
 
 func parseDeployment(m *corev1.ConfigMap) (*deployment.Config, error) {
 	data := maps.Clone(m.Data)

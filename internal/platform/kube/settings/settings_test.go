@@ -18,6 +18,15 @@ func configMap(name string, data map[string]string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: settings.Namespace}, Data: data}
 }
 
+// observability is config-observability with pairs of keys and values.
+func observability(pairs ...string) *corev1.ConfigMap {
+	data := map[string]string{}
+	for pair := range slices.Chunk(pairs, 2) {
+		data[pair[0]] = pair[1]
+	}
+	return configMap("config-observability", data)
+}
+
 func TestDefaultsAreUpstreams(t *testing.T) {
 	s, err := settings.Parse(t.Context(), nil)
 	if err != nil {
@@ -84,11 +93,34 @@ func TestCheck(t *testing.T) {
 		cm *corev1.ConfigMap
 		ok bool
 	}{
-		"an empty one":           {configMap("config-deployment", nil), true},
-		"a bad duration":         {configMap("config-deployment", map[string]string{"progress-deadline": "soon"}), false},
-		"a bad number":           {configMap("config-gc", map[string]string{"min-non-active-revisions": "many"}), false},
-		"a bad flag":             {configMap("config-observability", map[string]string{"logging.enable-request-log": "perhaps"}), false},
-		"one of another program": {configMap("mine", map[string]string{"x": "y"}), true},
+		"an empty one":                           {configMap("config-deployment", nil), true},
+		"a bad duration":                         {configMap("config-deployment", map[string]string{"progress-deadline": "soon"}), false},
+		"a bad number":                           {configMap("config-gc", map[string]string{"min-non-active-revisions": "many"}), false},
+		"a bad flag":                             {configMap("config-observability", map[string]string{"logging.enable-request-log": "perhaps"}), false},
+		"no metrics, no traces":                  {observability("metrics-protocol", "none", "tracing-protocol", "none"), true},
+		"an unknown metrics protocol":            {observability("metrics-protocol", "statsd"), false},
+		"an unknown protocol of request metrics": {observability("request-metrics-protocol", "opencensus"), false},
+		"an unknown tracing protocol":            {observability("tracing-protocol", "zipkin"), false},
+		"prometheus at upstream's port":          {observability("metrics-protocol", "prometheus"), true},
+		"prometheus at another port":             {observability("metrics-protocol", "prometheus", "metrics-endpoint", ":9099"), true},
+		"prometheus on every address":            {observability("metrics-protocol", "prometheus", "metrics-endpoint", "0.0.0.0:9090"), true},
+		"prometheus on loopback":                 {observability("metrics-protocol", "prometheus", "metrics-endpoint", "127.0.0.1:9090"), true},
+		"prometheus on a foreign address":        {observability("metrics-protocol", "prometheus", "metrics-endpoint", "192.0.2.1:9090"), false},
+		"prometheus on a low port":               {observability("metrics-protocol", "prometheus", "metrics-endpoint", ":80"), false},
+		"a collector by URL":                     {observability("metrics-protocol", "grpc", "metrics-endpoint", "http://collector.observability.svc:4317"), true},
+		"a collector by host and port":           {observability("metrics-protocol", "grpc", "metrics-endpoint", "collector.observability.svc:4317"), true},
+		"a protocol without a collector":         {observability("metrics-protocol", "http/protobuf"), false},
+		"a collector that is no URL":             {observability("tracing-protocol", "grpc", "tracing-endpoint", "10.0.0.1:4317"), false},
+		"a collector without a protocol":         {observability("tracing-endpoint", "http://collector:4317"), false},
+		"an interval":                            {observability("metrics-protocol", "grpc", "metrics-endpoint", "http://c:4317", "metrics-export-interval", "30s"), true},
+		"a negative interval":                    {observability("metrics-export-interval", "-1s"), false},
+		"a sampling rate above one":              {observability("tracing-sampling-rate", "1.1"), false},
+		"a sampling rate that is no number":      {observability("tracing-sampling-rate", "often"), false},
+		"profiling that is neither":              {observability("runtime-profiling", "sometimes"), false},
+		"a request log by default's template":    {observability("logging.enable-request-log", "true"), true},
+		"a request log without a template":       {observability("logging.enable-request-log", "true", "logging.request-log-template", ""), false},
+		"a template that does not parse":         {observability("logging.request-log-template", "{{.Request"), false},
+		"one of another program":                 {configMap("mine", map[string]string{"x": "y"}), true},
 	}
 	for name, tt := range tests {
 		if err := settings.Check(t.Context(), tt.cm); (err == nil) != tt.ok {
