@@ -23,12 +23,16 @@ import (
 
 	"ebb.dev/ebb/internal/domain/scale"
 	"ebb.dev/ebb/internal/platform/demand"
+	"ebb.dev/ebb/internal/platform/fleet"
+	"ebb.dev/ebb/internal/platform/telemetry/series"
 )
 
 // A Fleet tells how many instances are ready. *fleet.Fleet is one.
 type Fleet interface {
 	// Ready counts the ready instances of a revision, draining ones not included.
 	Ready(revision types.NamespacedName) int
+	// Counts tells how many instances of a revision are in which state.
+	Counts(revision types.NamespacedName) fleet.Counts
 	// Subscribe has fn called, without locks held, after a revision's instances changed.
 	Subscribe(fn func(revision types.NamespacedName))
 }
@@ -43,13 +47,14 @@ type Scaler interface {
 	Replicas(ctx context.Context, revision types.NamespacedName) (int32, error)
 }
 
-// Config is what an Autoscaler is made of. All fields but Registerer are needed.
+// Config is what an Autoscaler is made of. All fields but Registerer and Numbers are needed.
 type Config struct {
 	Fleet      Fleet
 	Demand     *demand.Book
 	Scaler     Scaler
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
+	Numbers    *series.Group // gets the metrics that Knative has, too
 }
 
 // An Autoscaler decides about all revisions it was told of. Its methods may be called from many
@@ -90,7 +95,10 @@ func New(c Config) *Autoscaler {
 		live:      make(map[*revision]struct{}),
 		kick:      make(chan struct{}, 1),
 	}
-	a.metrics = newMetrics(a, c.Registerer)
+	a.metrics = newMetrics(c.Registerer)
+	if c.Numbers != nil {
+		c.Numbers.Add(scope, a.tell)
+	}
 	c.Fleet.Subscribe(a.fleetChanged)
 	return a
 }

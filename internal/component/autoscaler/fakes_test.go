@@ -14,6 +14,7 @@ import (
 	"ebb.dev/ebb/internal/component/autoscaler"
 	"ebb.dev/ebb/internal/domain/scale"
 	"ebb.dev/ebb/internal/platform/demand"
+	"ebb.dev/ebb/internal/platform/fleet"
 )
 
 var hello = types.NamespacedName{Namespace: "default", Name: "hello-00001"}
@@ -40,6 +41,12 @@ func (c *cluster) Ready(key types.NamespacedName) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.ready[key]
+}
+
+func (c *cluster) Counts(key types.NamespacedName) fleet.Counts {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return fleet.Counts{Ready: c.ready[key], NotReady: 3, Pending: 2, Terminating: 1}
 }
 
 func (c *cluster) Subscribe(fn func(types.NamespacedName)) { c.listen = fn }

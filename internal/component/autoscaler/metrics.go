@@ -4,9 +4,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	"k8s.io/apimachinery/pkg/types"
+
+	"ebb.dev/ebb/internal/domain/scale"
+	"ebb.dev/ebb/internal/platform/fleet"
+	"ebb.dev/ebb/internal/platform/telemetry/series"
 )
 
-// metrics are the autoscaler's figures. Those of revisions are made up when they are asked for, so
+// metrics are the autoscaler's own figures. Those of revisions are made up when they are asked for, so
 // that a revision costs nothing in between.
 type metrics struct {
 	writes *prometheus.CounterVec
@@ -14,7 +20,7 @@ type metrics struct {
 	wakes  prometheus.Histogram
 }
 
-func newMetrics(a *Autoscaler, registerer prometheus.Registerer) *metrics {
+func newMetrics(registerer prometheus.Registerer) *metrics {
 	buckets := prometheus.ExponentialBuckets(0.0005, 2, 14)
 	m := &metrics{
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -31,7 +37,7 @@ func newMetrics(a *Autoscaler, registerer prometheus.Registerer) *metrics {
 		}),
 	}
 	if registerer != nil {
-		registerer.MustRegister(m.writes, m.took, m.wakes, newCollector(a))
+		registerer.MustRegister(m.writes, m.took, m.wakes)
 	}
 	return m
 }
@@ -47,56 +53,71 @@ func (m *metrics) wrote(took time.Duration, err error) {
 
 func (m *metrics) woke(took time.Duration) { m.wakes.Observe(took.Seconds()) }
 
-// A gauge is one figure of every revision.
-type gauge struct {
-	desc  *prometheus.Desc
-	value func(State) float64
+// scope names the autoscaler in metrics.
+const scope = "ebb.dev/ebb/autoscaler"
+
+// instrument describes one of Knative's metrics of a revision.
+func instrument(name, unit, description string) *series.Instrument {
+	return &series.Instrument{Name: "kn.revision." + name, Unit: unit, Description: description}
 }
 
-// A collector tells every revision's figures when it is asked, by Knative's names.
-type collector struct {
-	of     *Autoscaler
-	gauges []gauge
-}
+// averages are the metrics of what a revision is scaled on.
+type averages struct{ stable, panic, target *series.Instrument }
 
-func newCollector(a *Autoscaler) *collector {
-	c := &collector{of: a}
-	add := func(name, help string, value func(State) float64) {
-		labels := []string{"k8s_namespace_name", "kn_revision_name"}
-		c.gauges = append(c.gauges, gauge{prometheus.NewDesc("kn_revision_"+name, help, labels, nil), value})
+// The instruments, with Knative's names and units.
+var (
+	podsDesired     = instrument("pods.desired", "{item}", "Number of instances wanted.")
+	podsRequested   = instrument("pods.requested", "{pod}", "Number of instances asked for.")
+	podsCount       = instrument("pods.count", "{pod}", "Number of instances ready.")
+	podsNotReady    = instrument("pods.not_ready.count", "{pod}", "Number of instances not ready, pending and terminating ones included.")
+	podsPending     = instrument("pods.pending.count", "{pod}", "Number of instances whose containers do not run yet.")
+	podsTerminating = instrument("pods.terminating.count", "{pod}", "Number of instances on their way out.")
+	capacityExcess  = instrument("capacity.excess", "{concurrency}", "Capacity left beyond the target burst.")
+	panicMode       = instrument("panic.mode", "", "1 while the wanted number may not shrink after a burst.")
+
+	byMetric = map[scale.Metric]averages{
+		scale.Concurrency: averagesOf("concurrency", "{concurrency}"),
+		scale.RPS:         averagesOf("rps", "{request}/s"),
 	}
-	add("pods_desired", "Number of instances wanted.", func(s State) float64 { return float64(max(0, s.Want)) })
-	add("pods_requested", "Number of instances asked for.", func(s State) float64 { return float64(max(0, s.Replicas)) })
-	add("pods_count", "Number of instances ready.", func(s State) float64 { return float64(s.Ready) })
-	add("metric_stable", "Average of the revision's metric over the stable window.", func(s State) float64 { return s.Stable })
-	add("metric_panic", "Average of the revision's metric over the panic window.", func(s State) float64 { return s.Panic })
-	add("metric_target", "Value of the metric one instance should carry.", func(s State) float64 { return s.Target })
-	add("capacity_excess", "Capacity left beyond the target burst.", func(s State) float64 { return float64(s.ExcessBurst) })
-	add("panic_mode", "1 while the wanted number may not shrink after a burst.", func(s State) float64 {
-		if s.Panicking {
-			return 1
-		}
-		return 0
-	})
-	return c
-}
+)
 
-// Describe implements prometheus.Collector.
-func (c *collector) Describe(out chan<- *prometheus.Desc) {
-	for _, g := range c.gauges {
-		out <- g.desc
+func averagesOf(metric, unit string) averages {
+	return averages{
+		stable: instrument(metric+".stable", unit, "Average over the stable window."),
+		panic:  instrument(metric+".panic", unit, "Average over the panic window."),
+		target: instrument(metric+".target", unit, "Value that one instance should carry."),
 	}
 }
 
-// Collect implements prometheus.Collector.
-func (c *collector) Collect(out chan<- prometheus.Metric) {
-	for _, key := range c.of.Revisions() {
-		s, ok := c.of.State(key)
-		if !ok {
-			continue
+// tell gives every revision's figures.
+func (a *Autoscaler) tell(b *series.Batch) {
+	for _, key := range a.Revisions() {
+		if s, known := a.State(key); known {
+			tell(b, s.attributes(key), s, a.fleet.Counts(key))
 		}
-		for _, g := range c.gauges {
-			out <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, g.value(s), key.Namespace, key.Name)
-		}
+	}
+}
+
+// attributes name a revision as Knative does.
+func (s *State) attributes(key types.NamespacedName) attribute.Set {
+	return attribute.NewSet(
+		attribute.String("k8s.namespace.name", key.Namespace), attribute.String("kn.service.name", s.Service),
+		attribute.String("kn.configuration.name", s.Configuration), attribute.String("kn.revision.name", key.Name),
+	)
+}
+
+func tell(b *series.Batch, attrs attribute.Set, s State, pods fleet.Counts) {
+	b.Int(podsDesired, attrs, int64(max(0, s.Want)))
+	b.Int(podsRequested, attrs, int64(max(0, s.Replicas)))
+	b.Int(podsCount, attrs, int64(pods.Ready))
+	b.Int(podsNotReady, attrs, int64(pods.NotReady))
+	b.Int(podsPending, attrs, int64(pods.Pending))
+	b.Int(podsTerminating, attrs, int64(pods.Terminating))
+	b.Float(capacityExcess, attrs, float64(s.ExcessBurst))
+	b.Int(panicMode, attrs, map[bool]int64{true: 1}[s.Panicking])
+	if of, known := byMetric[s.Metric]; known {
+		b.Float(of.stable, attrs, s.Stable)
+		b.Float(of.panic, attrs, s.Panic)
+		b.Float(of.target, attrs, s.Target)
 	}
 }

@@ -15,6 +15,9 @@ type State struct {
 	// Want while the last instances are kept. Ready is how many are ready.
 	Want, Replicas int32
 	Ready          int
+	// Service and Configuration name the revision in metrics; Metric is what it is scaled on.
+	Service, Configuration string
+	Metric                 scale.Metric
 	// Since is when Want last changed; Reason and Message say why it is what it is.
 	Since   time.Time
 	Reason  scale.Reason
@@ -49,6 +52,7 @@ func (a *Autoscaler) State(key types.NamespacedName) (State, bool) {
 	defer r.mu.Unlock()
 	s := State{
 		Want: scale.Unknown, Replicas: r.replicas, Ready: ready, Target: r.spec.Target,
+		Service: r.spec.Service, Configuration: r.spec.Configuration, Metric: r.spec.Metric,
 		Woken: r.woken, Decided: r.decided, Written: r.finished, Err: r.failed,
 	}
 	if r.state == nil {

@@ -27,6 +27,7 @@ import (
 
 	"ebb.dev/ebb/internal/component/gateway/admit"
 	"ebb.dev/ebb/internal/component/gateway/h1"
+	"ebb.dev/ebb/internal/component/gateway/record"
 	"ebb.dev/ebb/internal/domain/traffic"
 	"ebb.dev/ebb/internal/platform/demand"
 	"ebb.dev/ebb/internal/platform/fleet"
@@ -48,8 +49,10 @@ type Config struct {
 	Sink demand.Sink
 	// Log gets what an operator should know. Optional.
 	Log *slog.Logger
-	// Registerer gets the metrics. Optional.
+	// Registerer gets the gateway's own metrics. Optional.
 	Registerer prometheus.Registerer
+	// Numbers get the metrics that Knative has, too. Optional.
+	Numbers Numbers
 	// QueueDepth bounds the requests that wait for one revision; 10,000 if 0.
 	QueueDepth int
 	// ActivationTimeout bounds the wait for an instance; if 0 it is the revision's own timeout, but
@@ -95,7 +98,7 @@ type revision struct {
 	admitter *admit.Admitter
 	settings atomic.Pointer[traffic.Settings]
 	meter    atomic.Pointer[demand.Meter]
-	metrics  atomic.Pointer[revisionMetrics]
+	record   atomic.Pointer[record.Revision]
 	cold     atomic.Pointer[ColdStart]
 }
 
@@ -120,7 +123,8 @@ func New(c Config) *Gateway {
 		tunnels:   map[*tunnel]struct{}{},
 		backends:  newBackends(c.DialBackend),
 	}
-	g.metrics = newMetrics(c.Registerer, g.queued)
+	g.metrics = newMetrics(c.Registerer)
+	g.offer(c.Numbers)
 	g.state.Store(&state{})
 	c.Fleet.Subscribe(g.refresh)
 	return g
@@ -155,6 +159,7 @@ func (g *Gateway) SetTable(t *traffic.Table) {
 		r := g.revisions[name]
 		if r == nil {
 			r = g.newRevision(name)
+			r.record.Store(record.NewRevision(name, settings.Labels))
 			g.revisions[name] = r
 			fresh = append(fresh, r)
 		}
@@ -197,21 +202,6 @@ func (g *Gateway) refresh(name types.NamespacedName) {
 	g.mu.Unlock()
 	if r != nil {
 		r.admitter.Refresh()
-	}
-}
-
-// queued calls yield with the length of every revision's queue.
-func (g *Gateway) queued(yield func(name types.NamespacedName, n int)) {
-	g.mu.Lock()
-	all := make([]*revision, 0, len(g.revisions))
-	for _, r := range g.revisions {
-		all = append(all, r)
-	}
-	g.mu.Unlock()
-	for _, r := range all {
-		if n := r.admitter.Queued(); n > 0 {
-			yield(r.name, n)
-		}
 	}
 }
 

@@ -55,6 +55,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // route chooses the revision, or refuses the request.
 func (c *call) route(st *state, rule *traffic.Rule) bool {
+	c.rule = rule
 	target, byDefault := choose(rule, c.tag)
 	rev := st.revisions[target.Revision]
 	if rev == nil {
@@ -152,6 +153,7 @@ type call struct {
 	r            *http.Request
 	external     bool
 	tag          string // the client asked for by header
+	rule         *traffic.Rule
 	rev          *revision
 	meter        *demand.Meter // set while the request counts
 	settings     *traffic.Settings
@@ -167,7 +169,11 @@ type call struct {
 	total   time.Time // end of the revision's timeout, zero for none
 	deaths  int       // instances that died with this request
 	status  int       // of the response, 0 until it is known
+	reason  string    // why the gateway answered itself, if it did
+	sent    int64     // bytes of the response's body
 	body    body
+
+	switched time.Time // when a tunnel began, zero without one
 }
 
 // statusClientGone stands for a request whose client left before the response, as nginx says it.

@@ -13,11 +13,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.opentelemetry.io/otel/attribute"
 	"k8s.io/apimachinery/pkg/types"
 
 	"ebb.dev/ebb/internal/component/gateway"
 	"ebb.dev/ebb/internal/domain/traffic"
 	"ebb.dev/ebb/internal/platform/fleet"
+	"ebb.dev/ebb/internal/platform/telemetry/series/seriestest"
 )
 
 func TestHeadersTheApplicationSees(t *testing.T) {
@@ -268,13 +270,14 @@ func TestColdRequestsTellTheirStages(t *testing.T) {
 		}
 	}
 	waitFor(t, "both requests to be counted", func() bool { return r.book.Meter(rev).InFlight() == 0 })
-	const counted = `
-# HELP ebb_gateway_requests_total Requests by revision and by the status they ended with; 499 means that the client left first.
-# TYPE ebb_gateway_requests_total counter
-ebb_gateway_requests_total{configuration="",namespace="default",response_code="200",response_code_class="2xx",revision="hello-00001",service=""} 2
-`
-	waitFor(t, "the count", func() bool {
-		return testutil.GatherAndCompare(r.metrics, strings.NewReader(counted), "ebb_gateway_requests_total") == nil
+	names := []attribute.KeyValue{
+		attribute.String("k8s.namespace.name", "default"), attribute.String("kn.service.name", ""),
+		attribute.String("kn.configuration.name", ""), attribute.String("kn.revision.name", rev.Name),
+	}
+	waitFor(t, "the counts", func() bool {
+		told := seriestest.Read(t, &r.numbers)
+		return told[seriestest.Name("kn.serving.invocation.duration", append(names, attribute.Int("http.response.status_code", 200))...)] == 2 &&
+			told[seriestest.Name("faas.coldstarts", names...)] == 1
 	})
 	if n, err := testutil.GatherAndCount(r.metrics, "ebb_gateway_cold_start_stage_seconds"); n != 9 || err != nil {
 		t.Errorf("%d stages recorded, %v", n, err)

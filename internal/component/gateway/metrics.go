@@ -1,55 +1,39 @@
 package gateway
 
 import (
-	"slices"
-	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
+
+	"ebb.dev/ebb/internal/component/gateway/record"
+	"ebb.dev/ebb/internal/platform/telemetry/series"
 )
 
-// Labels of the gateway's metrics.
-var (
-	revisionLabels = []string{"namespace", "service", "configuration", "revision"}
-	nameLabels     = []string{"namespace", "revision"}
-)
+// scope names the gateway in metrics and traces.
+const scope = "ebb.dev/ebb/gateway"
 
-// Buckets in seconds: warm requests take parts of a millisecond, cold starts tens of them, and the
-// longest timeout is ten minutes.
-var (
-	durationBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 600}
-	coldBuckets     = []float64{.001, .0025, .005, .01, .02, .03, .05, .075, .1, .15, .25, .5, 1, 2.5, 5, 10, 30, 60}
-)
+// nameLabels are the labels of the gateway's own metrics of a revision.
+var nameLabels = []string{"namespace", "revision"}
 
-// metrics are the gateway's numbers.
+// coldBuckets are in seconds: cold starts take tens of milliseconds.
+var coldBuckets = []float64{.001, .0025, .005, .01, .02, .03, .05, .075, .1, .15, .25, .5, 1, 2.5, 5, 10, 30, 60}
+
+// metrics are the gateway's own numbers, beside those that Knative has, too, which package record keeps.
 type metrics struct {
-	requests *prometheus.CounterVec
-	duration *prometheus.HistogramVec
-	stages   *prometheus.HistogramVec
-	coldAll  *prometheus.HistogramVec
-	waits    *prometheus.HistogramVec
-	unknown  prometheus.Counter
+	stages  *prometheus.HistogramVec
+	coldAll *prometheus.HistogramVec
+	waits   *prometheus.HistogramVec
+	unknown prometheus.Counter
 }
 
-// newMetrics registers them; queued tells the queues' lengths at each collection.
-func newMetrics(r prometheus.Registerer, queued func(yield func(types.NamespacedName, int))) *metrics {
+func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "ebb_gateway_requests_total",
-			Help: "Requests by revision and by the status they ended with; 499 means that the client left first.",
-		}, append(slices.Clip(revisionLabels), "response_code", "response_code_class")),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "ebb_gateway_request_duration_seconds",
-			Help:    "Time from a request's arrival to its last byte, waiting included.",
-			Buckets: durationBuckets,
-		}, append(slices.Clip(revisionLabels), "response_code_class")),
 		stages: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "ebb_gateway_cold_start_stage_seconds",
 			Help:    "Time each stage of a cold start took of the request that waited for it.",
 			Buckets: coldBuckets,
-		}, append(slices.Clip(nameLabels), "stage")),
+		}, []string{"namespace", "revision", "stage"}),
 		coldAll: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "ebb_gateway_cold_start_seconds",
 			Help:    "Time from the arrival of a request that waited for an instance to start to its first byte.",
@@ -66,67 +50,54 @@ func newMetrics(r prometheus.Registerer, queued func(yield func(types.Namespaced
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.duration, m.stages, m.coldAll, m.waits, m.unknown, newQueue(queued))
+		r.MustRegister(m.stages, m.coldAll, m.waits, m.unknown)
 	}
 	return m
 }
 
-// revisionMetrics are one revision's, looked up once.
-type revisionMetrics struct {
-	labels  []string
-	classes [6]atomic.Pointer[prometheus.Observer]
-	last    atomic.Pointer[statusCounter] // nearly all requests end with the same status
-}
-
-type statusCounter struct {
-	status  int
-	counter prometheus.Counter
-}
-
 // observe counts a call that is over.
 func (m *metrics) observe(c *call, now time.Time) {
-	rm := c.rev.metrics.Load()
-	if rm == nil {
-		l := c.settings.Labels
-		rm = &revisionMetrics{labels: []string{c.rev.name.Namespace, l.Service, l.Configuration, c.rev.name.Name}}
-		if !c.rev.metrics.CompareAndSwap(nil, rm) {
-			rm = c.rev.metrics.Load()
-		}
-	}
 	status := c.status
 	if status < 100 || status > 599 {
 		status = statusClientGone
 	}
-	sc := rm.last.Load()
-	if sc == nil || sc.status != status {
-		sc = &statusCounter{status: status, counter: m.requests.WithLabelValues(
-			append(rm.labels[:4:4], strconv.Itoa(status), class(status))...)}
-		rm.last.Store(sc)
-	}
-	sc.counter.Inc()
 	if w := c.entry.Waited; w > 0 {
 		m.waits.WithLabelValues(c.rev.name.Namespace, c.rev.name.Name).Observe(w.Seconds())
 	}
-	if status == 101 {
-		return // a tunnel's life is not a request's duration
+	q := record.Request{
+		Method: c.r.Method, Status: status, Version: c.r.ProtoMajor, TLS: c.r.TLS != nil, Tag: c.routeTag(),
+		Reason: c.reason, Took: now.Sub(c.arrived), Sent: c.sent, Received: c.r.ContentLength,
 	}
-	rm.class(m, status).Observe(now.Sub(c.arrived).Seconds())
+	if !c.granted.IsZero() {
+		q.Invoked = now.Sub(c.granted)
+	}
+	if !c.switched.IsZero() {
+		q.Took = c.switched.Sub(c.arrived) // a tunnel's life is not a request's duration
+	}
+	c.rev.record.Load().Observe(&q)
 }
 
-// class returns the histogram of the status's class.
-func (rm *revisionMetrics) class(m *metrics, status int) prometheus.Observer {
-	slot := &rm.classes[status/100]
-	o := slot.Load()
-	if o == nil {
-		made := m.duration.WithLabelValues(append(rm.labels[:4:4], class(status))...)
-		o = &made
-		slot.Store(o)
-	}
-	return *o
-}
+// The values of kn.route.tag that are no tag.
+const (
+	tagDisabled  = "kn:disabled"  // the route does not look at the header
+	tagDefault   = "kn:default"   // the request named no tag
+	tagUndefined = "kn:undefined" // the request named a tag that the route does not have
+)
 
-// class is the first digit as it is customarily written.
-func class(status int) string { return strconv.Itoa(status/100) + "xx" }
+// routeTag tells which tag of a route the request was for.
+func (c *call) routeTag() string {
+	switch {
+	case c.rule.Tag != "":
+		return c.rule.Tag
+	case c.rule.TagHeader == nil:
+		return tagDisabled
+	case c.tag == "":
+		return tagDefault
+	case c.defaultRoute:
+		return tagUndefined
+	}
+	return c.tag
+}
 
 func (m *metrics) stage(rev types.NamespacedName, stage string, d time.Duration) {
 	m.stages.WithLabelValues(rev.Namespace, rev.Name, stage).Observe(d.Seconds())
@@ -139,30 +110,39 @@ func (m *metrics) cold(rev types.NamespacedName, d time.Duration) {
 // forget drops the series of a revision that is gone.
 func (m *metrics) forget(rev types.NamespacedName) {
 	l := prometheus.Labels{"namespace": rev.Namespace, "revision": rev.Name}
-	m.requests.DeletePartialMatch(l)
-	m.duration.DeletePartialMatch(l)
 	m.stages.DeletePartialMatch(l)
 	m.coldAll.DeletePartialMatch(l)
 	m.waits.DeletePartialMatch(l)
 }
 
-// queue collects the queues' lengths when asked.
-type queue struct {
-	desc   *prometheus.Desc
-	queued func(yield func(types.NamespacedName, int))
+// Numbers are the groups that metrics are exported in, as in Knative.
+type Numbers struct {
+	// Control has what the activator tells in Knative, Requests what the side-car tells.
+	Control, Requests *series.Group
 }
 
-func newQueue(queued func(yield func(types.NamespacedName, int))) *queue {
-	return &queue{queued: queued, desc: prometheus.NewDesc("ebb_gateway_queued_requests",
-		"Requests that wait for an instance.", nameLabels, nil)}
+// offer has the revisions' numbers told at each collection.
+func (g *Gateway) offer(n Numbers) {
+	if n.Control != nil {
+		n.Control.Add(scope, func(b *series.Batch) { g.each(func(r *revision, l record.Load) { r.record.Load().TellLoad(b, l) }) })
+	}
+	if n.Requests != nil {
+		n.Requests.Add(scope, func(b *series.Batch) { g.each(func(r *revision, l record.Load) { r.record.Load().Tell(b, l) }) })
+	}
 }
 
-// Describe implements prometheus.Collector.
-func (q *queue) Describe(ch chan<- *prometheus.Desc) { ch <- q.desc }
-
-// Collect implements prometheus.Collector.
-func (q *queue) Collect(ch chan<- prometheus.Metric) {
-	q.queued(func(rev types.NamespacedName, n int) {
-		ch <- prometheus.MustNewConstMetric(q.desc, prometheus.GaugeValue, float64(n), rev.Namespace, rev.Name)
-	})
+// each calls fn with every revision and what it carries.
+func (g *Gateway) each(fn func(*revision, record.Load)) {
+	g.mu.Lock()
+	all := make([]*revision, 0, len(g.revisions))
+	for _, r := range g.revisions {
+		all = append(all, r)
+	}
+	g.mu.Unlock()
+	for _, r := range all {
+		fn(r, record.Load{
+			Queued: int64(r.admitter.Queued()), InFlight: r.meter.Load().InFlight(),
+			Bounded: r.settings.Load().ContainerConcurrency > 0,
+		})
+	}
 }

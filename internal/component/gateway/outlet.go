@@ -67,7 +67,9 @@ func (o *outlet) wait() []byte {
 
 // write passes data on, and sends it at once if the next will take time.
 func (o *outlet) write(data []byte, flush bool) error {
-	if _, err := o.c.w.Write(data); err != nil {
+	n, err := o.c.w.Write(data)
+	o.c.sent += int64(n)
+	if err != nil {
 		if errors.Is(err, http.ErrBodyNotAllowed) {
 			return nil // an instance that sends a body nobody asked for
 		}

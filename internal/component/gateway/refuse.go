@@ -40,7 +40,7 @@ func refuse(w http.ResponseWriter, f refusal) {
 
 // refuse answers the call in place of an instance.
 func (c *call) refuse(f refusal) {
-	c.status = f.status
+	c.status, c.reason = f.status, f.reason
 	refuse(c.w, f)
 }
 

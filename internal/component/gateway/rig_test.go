@@ -19,6 +19,7 @@ import (
 	"ebb.dev/ebb/internal/domain/traffic"
 	"ebb.dev/ebb/internal/platform/demand"
 	"ebb.dev/ebb/internal/platform/fleet"
+	"ebb.dev/ebb/internal/platform/telemetry/series"
 )
 
 const host = "hello.default.localhost"
@@ -33,6 +34,7 @@ type rig struct {
 	book     *demand.Book
 	sink     *sink
 	metrics  *prometheus.Registry
+	numbers  series.Group // of requests
 	addr     string
 	settings traffic.Settings
 	added    int
@@ -59,6 +61,7 @@ func newRig(t testing.TB, settings traffic.Settings, change ...func(*gateway.Con
 		metrics: prometheus.NewRegistry(), settings: settings,
 	}
 	c := gateway.Config{Fleet: r.fleet, Demand: r.book, Sink: r.sink, Registerer: r.metrics}
+	c.Numbers = gateway.Numbers{Control: &r.numbers, Requests: &r.numbers}
 	for _, f := range change {
 		f(&c)
 	}

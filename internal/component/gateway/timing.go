@@ -55,6 +55,7 @@ func (c *call) timing(h http.Header) {
 	add(stageFirstByte, now.Sub(c.granted))
 	h.Add("Server-Timing", string(field))
 	c.g.metrics.cold(c.rev.name, now.Sub(c.arrived))
+	c.rev.record.Load().Cold(c.granted.Sub(c.arrived))
 	c.rev.cold.Store(&ColdStart{At: now, Took: now.Sub(c.arrived), Stages: string(field)})
 }
 

@@ -30,7 +30,7 @@ func (c *call) tunnel(conn *h1.Conn) verdict {
 	c.slot = nil
 	a.Upgrade(slot)
 	defer a.ReleaseUpgraded(slot)
-	c.status = http.StatusSwitchingProtocols
+	c.status, c.switched = http.StatusSwitchingProtocols, time.Now()
 	head := c.w.Header()
 	client, buffered, err := http.NewResponseController(c.w).Hijack()
 	if err != nil {

@@ -44,6 +44,8 @@ const (
 
 // A Spec is everything that is decided about a revision's scaling before any request arrives.
 type Spec struct {
+	// Service and Configuration name the revision in metrics; nothing is decided by them.
+	Service, Configuration string
 	// Class tells whether this package decides at all; only KPA is scaled by ebb's autoscaler.
 	Class Class
 	// Metric is what is measured and Aggregation how a window of it becomes one value.

@@ -50,6 +50,9 @@ type Instance struct {
 	Stamps map[string]time.Time
 }
 
+// stampStarted is the step of Stamps after which containers run.
+const stampStarted = "started"
+
 // Fleet holds the instances of all revisions. Its methods are safe for concurrent use.
 type Fleet struct {
 	mu      sync.Mutex // guards all below except the snapshots' reading; never held in a callback
@@ -177,6 +180,41 @@ func (f *Fleet) Ready(rev types.NamespacedName) int {
 		return v.(*view).ready
 	}
 	return 0
+}
+
+// Counts says how many instances of a revision are in which state, in Knative's terms.
+type Counts struct {
+	Ready    int // can take requests
+	NotReady int // all others, those below included
+
+	Pending     int // their containers do not run yet
+	Terminating int // take no new requests any more
+}
+
+// Counts counts the revision's instances.
+func (f *Fleet) Counts(rev types.NamespacedName) (c Counts) {
+	for _, in := range f.Instances(rev) {
+		switch {
+		case in.Draining:
+			c.Terminating++
+		case in.Ready:
+			c.Ready++
+			continue
+		case in.pending():
+			c.Pending++
+		}
+		c.NotReady++
+	}
+	return c
+}
+
+// pending says that the instance's containers do not run yet, as far as is known: the API alone tells
+// no step but the address.
+func (in *Instance) pending() bool {
+	if in.Stamps == nil {
+		return !in.Address.IsValid()
+	}
+	return in.Stamps[stampStarted].IsZero()
 }
 
 // Subscribe has fn called after each change of a revision's instances, by the goroutine that made

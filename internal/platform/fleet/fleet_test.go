@@ -145,3 +145,21 @@ func BenchmarkReady(b *testing.B) {
 		}
 	}
 }
+
+func TestCountsByState(t *testing.T) {
+	f := fleet.New()
+	started := map[string]time.Time{"bound": time.Now(), "started": time.Now()}
+	for i, in := range []fleet.Instance{
+		{Ready: true, Stamps: started},
+		{Stamps: started},
+		{Stamps: map[string]time.Time{"bound": time.Now()}},
+		{Ready: true, Draining: true, Stamps: started},
+		{}, // of another node, without an address yet
+	} {
+		in.ID, in.Revision = types.UID(fmt.Sprint(i)), rev
+		f.Observe(fleet.Local, in)
+	}
+	if got, want := f.Counts(rev), (fleet.Counts{Ready: 1, NotReady: 4, Pending: 2, Terminating: 1}); got != want {
+		t.Errorf("Counts() = %+v, want %+v", got, want)
+	}
+}

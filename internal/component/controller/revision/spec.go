@@ -1,6 +1,7 @@
 package revision
 
 import (
+	"knative.dev/serving/pkg/apis/serving"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 
 	"ebb.dev/ebb/internal/domain/scale"
@@ -9,7 +10,9 @@ import (
 
 // scaleSpec reads how a Revision wants to be scaled.
 func scaleSpec(rev *servingv1.Revision, s *settings.Settings) (scale.Spec, error) {
-	return scale.Parse(rev.Annotations, rev.Spec.GetContainerConcurrency(), scaleDefaults(s))
+	spec, err := scale.Parse(rev.Annotations, rev.Spec.GetContainerConcurrency(), scaleDefaults(s))
+	spec.Service, spec.Configuration = rev.Labels[serving.ServiceLabelKey], rev.Labels[serving.ConfigurationLabelKey]
+	return spec, err
 }
 
 // scaleDefaults puts the cluster's settings in the scaler's words; percentages become fractions.

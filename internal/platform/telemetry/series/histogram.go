@@ -50,6 +50,16 @@ func (h *Histogram) Observe(value int64) {
 	h.sum.Add(value)
 }
 
+// Empty says that nothing was counted yet.
+func (h *Histogram) Empty() bool {
+	for i := range h.counts {
+		if h.counts[i].Load() > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // point is the distribution at this moment.
 func (h *Histogram) point() metricdata.HistogramDataPoint[float64] {
 	p := metricdata.HistogramDataPoint[float64]{

@@ -78,6 +78,11 @@ func (g *Group) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
 	return out, nil
 }
 
+// With returns a set that also has more attributes.
+func With(attrs attribute.Set, more ...attribute.KeyValue) attribute.Set {
+	return attribute.NewSet(append(attrs.ToSlice(), more...)...)
+}
+
 // Batch takes the numbers of one collection.
 type Batch struct {
 	begun, now time.Time
