@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
+	"strconv"
 	"sync"
 	"time"
 
@@ -17,6 +19,8 @@ import (
 	"knative.dev/serving/pkg/apis/serving"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"ebb.dev/ebb/internal/server"
 )
 
 // logging is what `ebb logs` was asked for.
@@ -24,6 +28,7 @@ type logging struct {
 	*options
 
 	service   string
+	requests  bool
 	container string
 	follow    bool
 	previous  bool
@@ -46,6 +51,7 @@ func logsCommand(o *options) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVarP(&l.follow, "follow", "f", false, "go on, with instances that start later too")
+	c.Flags().BoolVar(&l.requests, "requests", false, "the requests it got instead, as config-observability has them logged")
 	c.Flags().BoolVarP(&l.previous, "previous", "p", false, "of the container before the last restart")
 	c.Flags().StringVarP(&l.container, "container", "c", "", "container (default: the serving one)")
 	c.Flags().DurationVar(&l.since, "since", 0, "only lines younger than this")
@@ -63,6 +69,9 @@ func (l *logging) run(ctx context.Context) error {
 			return fmt.Errorf("no service %s in namespace %s; `ebb get services -A` lists all", l.service, l.namespace)
 		}
 		return l.unreachable(err)
+	}
+	if l.requests {
+		return l.printRequests(ctx)
 	}
 	selector := metav1.ListOptions{LabelSelector: serving.ServiceLabelKey + "=" + l.service}
 	pods, err := s.clientset.CoreV1().Pods(l.namespace).List(ctx, selector)
@@ -82,6 +91,21 @@ func (l *logging) run(ctx context.Context) error {
 		errs = append(errs, l.stream(ctx, s, &pods.Items[i], len(pods.Items) > 1))
 	}
 	return errors.Join(errs...)
+}
+
+// printRequests copies the request log of the ebb on this machine.
+func (l *logging) printRequests(ctx context.Context) error {
+	log, err := server.ReadRequests(ctx, l.folder(), url.Values{
+		"namespace": {l.namespace}, "service": {l.service}, "follow": {strconv.FormatBool(l.follow)}, "tail": {strconv.FormatInt(l.tail, 10)},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }()
+	if _, err := io.Copy(l.out, log); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("reading the request log: %w", err)
+	}
+	return nil
 }
 
 // followAll streams the instances there are and each that comes, until the user ends it.

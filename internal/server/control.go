@@ -5,15 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"ebb.dev/ebb/internal/platform/config"
 )
@@ -42,7 +42,7 @@ func atControl[T any](folder config.Folder, fn func(path string) (T, error)) (T,
 	return fn(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), controlName))
 }
 
-// startControl serves /scaling/<namespace>, /metrics and /debug/pprof on the control socket.
+// startControl serves /scaling/<namespace>, /metrics, /requests and /debug/pprof on the control socket.
 func (s *Server) startControl(ctx context.Context) error {
 	name := filepath.Join(string(s.folder), controlName)
 	remove := func() error {
@@ -65,7 +65,8 @@ func (s *Server) startControl(ctx context.Context) error {
 		return fmt.Errorf("opening the control socket: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metricsRegistry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", s.observed.exporter.Handler())
+	mux.HandleFunc("GET /requests", s.showRequests)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
@@ -102,13 +103,33 @@ func (s *Server) scaling(namespace string) map[string]RevisionState {
 	return out
 }
 
-// ReadScaling asks a running ebb about a namespace's revisions by name; none where none runs.
-func ReadScaling(ctx context.Context, folder config.Folder, namespace string) (map[string]RevisionState, error) {
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+// controlClient asks on the control socket.
+func controlClient(folder config.Folder) *http.Client {
+	return &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return atControl(folder, func(path string) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "unix", path) })
 		},
 	}}
+}
+
+// ReadRequests opens the request log of a running ebb; values are those of the control socket's
+// /requests. The caller closes it.
+func ReadRequests(ctx context.Context, folder config.Folder, values url.Values) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://ebb/requests?"+values.Encode(), http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("asking ebb for requests: %w", err)
+	}
+	res, err := controlClient(folder).Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("asking ebb for requests: %w; `ebb status` tells whether one runs here", err)
+	}
+	return res.Body, nil
+}
+
+// ReadScaling asks a running ebb about a namespace's revisions by name; none where none runs.
+func ReadScaling(ctx context.Context, folder config.Folder, namespace string) (map[string]RevisionState, error) {
+	client := controlClient(folder)
+	client.Timeout = 5 * time.Second
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://ebb/scaling/"+namespace, http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("asking ebb about scaling: %w", err)

@@ -33,11 +33,12 @@ const (
 func (s *Server) makeGateway() {
 	s.autoscaler = autoscaler.New(autoscaler.Config{
 		Fleet: s.fleet, Demand: s.demand, Scaler: deployment.New(s.client, s.log.With("part", "autoscaler")),
-		Log: s.log.With("part", "autoscaler"), Registerer: s.metricsRegistry,
+		Log: s.log.With("part", "autoscaler"), Registerer: s.metricsRegistry, Numbers: &s.observed.control,
 	})
 	s.gateway = gateway.New(gateway.Config{
 		Fleet: s.fleet, Demand: s.demand, Sink: waker{s.autoscaler, s.fleet, &s.gate}, Log: s.log.With("part", "gateway"),
 		Registerer: s.metricsRegistry, Timeline: s.timeline, DialBackend: s.dialService,
+		Numbers: s.observed.numbers(), RequestLog: s.observed.log, Tracer: s.observed.exporter.Tracer,
 	})
 	s.gate.Changed = yield
 	s.fleet.Subscribe(func(rev types.NamespacedName) {

@@ -90,6 +90,7 @@ type Server struct {
 	gateway    *gateway.Gateway
 	autoscaler *autoscaler.Autoscaler
 	node       *node.Node
+	observed   observed
 
 	gate       kube.Gate     // closed while requests wait for a first instance
 	published  chan struct{} // closed when the gateway has its first route table

@@ -56,7 +56,7 @@ func (s *Server) applyServices(ctx context.Context) error {
 			return fmt.Errorf("applying service %s: %w", *service.Name, err)
 		}
 	}
-	return nil
+	return s.applyScraped(ctx)
 }
 
 var owner = metav1.ApplyOptions{FieldManager: kube.FieldOwner, Force: true}

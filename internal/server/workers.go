@@ -34,6 +34,9 @@ import (
 // startWorkers starts what runs on Kubernetes: controllers, node, Services and names.
 func (s *Server) startWorkers(ctx context.Context) error {
 	s.claimPort80(ctx)
+	if err := s.startObserving(); err != nil {
+		return err
+	}
 	s.makeGateway()
 	if err := s.applySystem(ctx); err != nil {
 		return err
@@ -59,6 +62,7 @@ func (s *Server) startControllers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.observe(current)
 	s.admission.Use(admission.Config{Settings: current, Client: s.client})
 	if err := admission.Register(ctx, s.rest, admission.ByService(systemNamespace, "admission", s.cluster.CABundle())); err != nil {
 		return err

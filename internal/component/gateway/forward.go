@@ -24,6 +24,14 @@ const maxDeaths = 3
 
 // forward sends the request to the slot's instance and gives the slot back.
 func (c *call) forward() verdict {
+	c.startTry()
+	v := c.try()
+	c.endTry(v)
+	return v
+}
+
+// try is forward in the instance's protocol.
+func (c *call) try() verdict {
 	if c.upgrade != "" {
 		return c.forwardH1()
 	}

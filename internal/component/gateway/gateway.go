@@ -22,12 +22,14 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/net/http2"
 	"k8s.io/apimachinery/pkg/types"
 
 	"ebb.dev/ebb/internal/component/gateway/admit"
 	"ebb.dev/ebb/internal/component/gateway/h1"
 	"ebb.dev/ebb/internal/component/gateway/record"
+	"ebb.dev/ebb/internal/component/gateway/requestlog"
 	"ebb.dev/ebb/internal/domain/traffic"
 	"ebb.dev/ebb/internal/platform/demand"
 	"ebb.dev/ebb/internal/platform/fleet"
@@ -53,6 +55,10 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// Numbers get the metrics that Knative has, too. Optional.
 	Numbers Numbers
+	// Tracer makes spans; it returns nil while traces are off. Optional.
+	Tracer func() trace.Tracer
+	// RequestLog gets every request that is over. Optional.
+	RequestLog *requestlog.Log
 	// QueueDepth bounds the requests that wait for one revision; 10,000 if 0.
 	QueueDepth int
 	// ActivationTimeout bounds the wait for an instance; if 0 it is the revision's own timeout, but

@@ -38,6 +38,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if probe(w, r) {
+		f.g.logProbe(st, rule, r)
 		return
 	}
 	if rule.Backend != "" {
@@ -163,7 +164,8 @@ type call struct {
 	defaultRoute bool
 
 	entry   admit.Entry
-	slot    *admit.Slot
+	slot    *admit.Slot // held at present
+	last    *admit.Slot // held last
 	arrived time.Time
 	granted time.Time
 	total   time.Time // end of the revision's timeout, zero for none
@@ -173,6 +175,7 @@ type call struct {
 	sent    int64     // bytes of the response's body
 	body    body
 
+	spans    *spans    // nil while traces are off
 	switched time.Time // when a tunnel began, zero without one
 }
 
@@ -182,11 +185,14 @@ const statusClientGone = 499
 // serve takes the request from arrival to its last byte.
 func (c *call) serve() {
 	c.enter(c.arrived)
+	c.startTrace()
 	defer func() {
 		now := time.Now()
 		c.leave(now)
 		c.body.release(c.g)
 		c.g.metrics.observe(c, now)
+		c.log(now)
+		c.endTrace(now)
 	}()
 	if !c.prepare() {
 		return
@@ -241,7 +247,7 @@ func (c *call) admit() bool {
 
 // begin starts the revision's clock.
 func (c *call) begin() {
-	c.granted = time.Now()
+	c.granted, c.last = time.Now(), c.slot
 	c.total = time.Time{}
 	if c.settings.Timeout > 0 {
 		c.total = c.granted.Add(c.settings.Timeout)

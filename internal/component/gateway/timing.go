@@ -48,15 +48,24 @@ func (c *call) timing(h http.Header) {
 		// A step done before the request came took none of its time.
 		add(stage, max(0, t.Sub(last)))
 		if t.After(last) {
+			c.addStage(stage, last, t)
 			last = t
 		}
 	}
 	add(stageDispatch, max(0, c.granted.Sub(last)))
+	c.addStage(stageDispatch, last, later(last, c.granted))
 	add(stageFirstByte, now.Sub(c.granted))
 	h.Add("Server-Timing", string(field))
 	c.g.metrics.cold(c.rev.name, now.Sub(c.arrived))
 	c.rev.record.Load().Cold(c.granted.Sub(c.arrived))
 	c.rev.cold.Store(&ColdStart{At: now, Took: now.Sub(c.arrived), Stages: string(field)})
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // ColdStart is one request's wait for an instance to start.

@@ -116,6 +116,9 @@ func (f Folder) Status() string { return f.join("status.json") }
 // Log is where a detached process writes its log.
 func (f Folder) Log() string { return f.join("ebb.log") }
 
+// RequestLog is the file of lines about requests, where they are logged.
+func (f Folder) RequestLog() string { return f.join("requests.log") }
+
 // PKI holds keys and certificates.
 func (f Folder) PKI() string { return f.join("pki") }
 

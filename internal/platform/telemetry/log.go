@@ -5,9 +5,11 @@ package telemetry
 import (
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
+	"go.opentelemetry.io/otel"
 	"k8s.io/klog/v2"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 )
@@ -29,6 +31,31 @@ func shortTime(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
+// repeatAfter is how long an error that is told again and again stays untold.
+const repeatAfter = time.Minute
+
+// repeated tells what goes wrong when metrics and traces are sent, once a minute: a collector that is
+// away is met at every batch.
+type repeated struct {
+	log *slog.Logger
+
+	mu   sync.Mutex // guards last
+	last time.Time
+}
+
+// Handle implements otel.ErrorHandler.
+func (r *repeated) Handle(err error) {
+	r.mu.Lock()
+	told := time.Since(r.last) < repeatAfter
+	if !told {
+		r.last = time.Now()
+	}
+	r.mu.Unlock()
+	if !told {
+		r.log.Warn("sending metrics or traces", "error", err)
+	}
+}
+
 // AdoptLibraries sends the logs of Kubernetes' libraries and of controller-runtime to ours, their
 // chatter only when verbose: what they call information is written for their own developers.
 func AdoptLibraries(log *slog.Logger, verbose bool) {
@@ -39,4 +66,6 @@ func AdoptLibraries(log *slog.Logger, verbose bool) {
 	quiet := logr.FromSlogHandler(handler)
 	klog.SetLoggerWithOptions(quiet, klog.ContextualLogger(true))
 	ctrllog.SetLogger(quiet)
+	otel.SetLogger(quiet)
+	otel.SetErrorHandler(&repeated{log: log})
 }

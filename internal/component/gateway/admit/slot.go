@@ -21,6 +21,8 @@ const (
 type Slot struct {
 	// ID is the instance's.
 	ID types.UID
+	// Pod is the instance's name.
+	Pod string
 	// Address is where it listens.
 	Address netip.AddrPort
 	// Link is what Config.Link made for the instance.
@@ -77,7 +79,7 @@ func (a *Admitter) refresh(instances []fleet.Instance) []io.Closer {
 			if !in.Address.IsValid() {
 				continue
 			}
-			s = &Slot{ID: in.ID, Address: in.Address, Link: a.config.Link(in), index: -1}
+			s = &Slot{ID: in.ID, Pod: in.Pod, Address: in.Address, Link: a.config.Link(in), index: -1}
 			a.slots[in.ID] = s
 		}
 		a.update(s, in)
