@@ -57,7 +57,7 @@ func (s *Server) startObserving() error {
 
 // scraped names the Service by which scrapers in the cluster find the metrics. Its ports are upstream's;
 // nobody listens there unless config-observability says so.
-const scraped = "metrics"
+const scraped = "telemetry"
 
 // applyScraped makes that Service, which has no pods: it leads to the node.
 func (s *Server) applyScraped(ctx context.Context) error {

@@ -184,12 +184,18 @@ func (g *Gateway) SetTable(t *traffic.Table) {
 			continue
 		}
 		r.admitter.SetServing(false) // after the swap: who leaves looks for a route in the new table
-		if r.admitter.Idle() {
-			delete(g.revisions, name)
-			g.metrics.forget(name)
-			g.config.Demand.Forget(name)
-		}
+		g.forget(name, r)
 	}
+}
+
+// forget drops a revision that is in no table any more, once its last instance is gone. g.mu is held.
+func (g *Gateway) forget(name types.NamespacedName, r *revision) {
+	if g.state.Load().revisions[name] != nil || g.revisions[name] != r || !r.admitter.Idle() {
+		return
+	}
+	delete(g.revisions, name)
+	g.metrics.forget(name)
+	g.config.Demand.Forget(name)
 }
 
 func (g *Gateway) newRevision(name types.NamespacedName) *revision {
@@ -206,8 +212,14 @@ func (g *Gateway) refresh(name types.NamespacedName) {
 	g.mu.Lock()
 	r := g.revisions[name]
 	g.mu.Unlock()
-	if r != nil {
-		r.admitter.Refresh()
+	if r == nil {
+		return
+	}
+	r.admitter.Refresh()
+	if g.state.Load().revisions[name] == nil {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.forget(name, r)
 	}
 }
 

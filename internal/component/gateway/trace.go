@@ -66,7 +66,7 @@ func spanName(r *http.Request) string {
 	return "HTTP"
 }
 
-// serverAttributes are known before the request is sent. The query is left out: it may hold secrets.
+// serverAttributes are known before the request is sent. Queries are left out: they may hold secrets.
 func (c *call) serverAttributes() []attribute.KeyValue {
 	r := c.r
 	scheme, port := "http", 80
@@ -103,8 +103,10 @@ func (c *call) startTry() {
 	ctx, span := s.tracer.Start(s.ctx, spanName(c.r), trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(c.granted))
 	s.client = span
 	if span.IsRecording() {
+		to := c.target()
+		to.RawQuery, to.ForceQuery = "", false
 		span.SetAttributes(
-			attribute.String("http.request.method", c.r.Method), attribute.String("url.full", c.target().String()),
+			attribute.String("http.request.method", c.r.Method), attribute.String("url.full", to.String()),
 			attribute.String("server.address", c.slot.Address.Addr().String()), attribute.Int("server.port", int(c.slot.Address.Port())),
 			attribute.String("k8s.pod.name", c.slot.Pod),
 		)

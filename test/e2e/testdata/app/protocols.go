@@ -26,6 +26,7 @@ func protocols(mux *http.ServeMux) {
 	mux.HandleFunc("/trailer", trailer)
 	mux.HandleFunc("/echo", echo)
 	mux.HandleFunc("/die", die)
+	mux.HandleFunc("/trace", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Header.Get("Traceparent")) })
 	mux.HandleFunc("/proto", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.Proto, r.Host) })
 	mux.HandleFunc("/grpc.health.v1.Health/Check", health)
 }
