@@ -1,12 +1,16 @@
 package settings
 
 import (
+	"fmt"
 	"maps"
 
 	corev1 "k8s.io/api/core/v1"
 	netcfg "knative.dev/networking/pkg/config"
 	"knative.dev/serving/pkg/deployment"
 	domaincfg "knative.dev/serving/pkg/reconciler/route/config"
+	"sigs.k8s.io/yaml"
+
+	"ebb.dev/ebb/internal/domain/certificate"
 )
 
 // DefaultDomain is the domain of routes when config-domain names none without a selector: every
@@ -32,17 +36,49 @@ func parseDeployment(m *corev1.ConfigMap) (*deployment.Config, error) {
 	return deployment.NewConfigFromMap(data)
 }
 
-// parseNetwork differs from upstream in the default ingress class, which is ebb's own.
+// parseNetwork differs from upstream in the default classes of ingresses and of certificates, which are
+// ebb's own: neither needs another program.
 func parseNetwork(m *corev1.ConfigMap) (*netcfg.Config, error) {
-	data := maps.Clone(m.Data)
-	if data == nil {
-		data = map[string]string{}
+	n, err := netcfg.NewConfigFromConfigMap(m)
+	if err != nil {
+		return nil, err
 	}
-	const older = "ingress.class" // still read, and less than the key of today
-	if data[older] == "" && data[netcfg.DefaultIngressClassKey] == "" {
-		data[netcfg.DefaultIngressClassKey] = IngressClass
+	// Older keys are still read, and less than those of today.
+	if m.Data["ingress.class"] == "" && m.Data[netcfg.DefaultIngressClassKey] == "" {
+		n.DefaultIngressClass = IngressClass
 	}
-	return netcfg.NewConfigFromMap(data)
+	if m.Data["certificate.class"] == "" && m.Data[netcfg.DefaultCertificateClassKey] == "" {
+		n.DefaultCertificateClass = certificate.Class
+	}
+	return n, nil
+}
+
+const certManagerName = "config-certmanager"
+
+// CertManager says which issuer cert-manager is asked for certificates of each kind.
+type CertManager struct {
+	External, ClusterLocal, SystemInternal Issuer
+}
+
+// Issuer names a cert-manager issuer.
+type Issuer struct {
+	Group string `json:"group,omitempty"`
+	Kind  string `json:"kind,omitempty"`
+	Name  string `json:"name,omitempty"`
+}
+
+// parseCertManager has upstream's default for what is left out: its self-signed cluster issuer.
+func parseCertManager(m *corev1.ConfigMap) (*CertManager, error) {
+	standard := Issuer{Kind: "ClusterIssuer", Name: "knative-selfsigned-issuer"}
+	c := &CertManager{External: standard, ClusterLocal: standard, SystemInternal: standard}
+	for key, into := range map[string]*Issuer{
+		"issuerRef": &c.External, "clusterLocalIssuerRef": &c.ClusterLocal, "systemInternalIssuerRef": &c.SystemInternal,
+	} {
+		if err := yaml.Unmarshal([]byte(m.Data[key]), into); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", key, err)
+		}
+	}
+	return c, nil
 }
 
 // parseDomain differs from upstream in one default: without a domain for all routes it is

@@ -25,6 +25,7 @@ const Namespace = "knative-serving"
 // Settings is one consistent reading of all ConfigMaps. Treat it as read-only.
 type Settings struct {
 	Autoscaler    *autoscalerconfig.Config
+	CertManager   *CertManager
 	Defaults      *apisconfig.Defaults
 	Deployment    *deployment.Config
 	Domain        *domaincfg.Domain
@@ -84,6 +85,7 @@ type parser struct {
 
 var parsers = []parser{
 	{asconfig.ConfigName, set(asconfig.NewConfigFromConfigMap, func(s *Settings) **autoscalerconfig.Config { return &s.Autoscaler })},
+	{certManagerName, set(parseCertManager, func(s *Settings) **CertManager { return &s.CertManager })},
 	{apisconfig.DefaultsConfigName, set(apisconfig.NewDefaultsConfigFromConfigMap, func(s *Settings) **apisconfig.Defaults { return &s.Defaults })},
 	{deployment.ConfigName, set(parseDeployment, func(s *Settings) **deployment.Config { return &s.Deployment })},
 	{domaincfg.DomainConfigName, set(parseDomain, func(s *Settings) **domaincfg.Domain { return &s.Domain })},

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
+	"ebb.dev/ebb/internal/domain/certificate"
 	"ebb.dev/ebb/internal/platform/kube/settings"
 )
 
@@ -88,6 +89,31 @@ func TestIngressClass(t *testing.T) {
 	}
 }
 
+func TestCertificates(t *testing.T) {
+	none, err := settings.Parse(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	upstreams := settings.Issuer{Kind: "ClusterIssuer", Name: "knative-selfsigned-issuer"}
+	if none.Network.DefaultCertificateClass != certificate.Class || none.CertManager.External != upstreams {
+		t.Errorf("class %s, issuer %+v", none.Network.DefaultCertificateClass, none.CertManager.External)
+	}
+	set, err := settings.Parse(t.Context(), map[string]*corev1.ConfigMap{
+		"config-network":     configMap("config-network", map[string]string{"certificate-class": "cert-manager.certificate.networking.knative.dev"}),
+		"config-certmanager": configMap("config-certmanager", map[string]string{"issuerRef": "kind: ClusterIssuer\nname: letsencrypt"}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if set.Network.DefaultCertificateClass != "cert-manager.certificate.networking.knative.dev" ||
+		set.CertManager.External.Name != "letsencrypt" || set.CertManager.ClusterLocal != upstreams {
+		t.Errorf("class %s, issuers %+v", set.Network.DefaultCertificateClass, set.CertManager)
+	}
+	if err := settings.Check(t.Context(), configMap("config-certmanager", map[string]string{"issuerRef": "["})); err == nil {
+		t.Error("an issuer that cannot be read is taken")
+	}
+}
+
 func TestCheck(t *testing.T) {
 	tests := map[string]struct {
 		cm *corev1.ConfigMap
@@ -128,7 +154,7 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	want := []string{
-		"config-autoscaler", "config-defaults", "config-deployment", "config-domain", "config-features",
+		"config-autoscaler", "config-certmanager", "config-defaults", "config-deployment", "config-domain", "config-features",
 		"config-gc", "config-network", "config-observability",
 	}
 	if diff := cmp.Diff(want, slices.Sorted(slices.Values(settings.Names()))); diff != "" {
