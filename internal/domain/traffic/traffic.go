@@ -49,6 +49,10 @@ type Rule struct {
 	// Backend, if set, answers when no rule has targets for the host: the address ("name:port") of
 	// a server that is no revision. It is empty in a rule that has targets.
 	Backend string
+	// Secret holds the host's certificate and key; without a name there is none.
+	Secret types.NamespacedName
+	// Redirect sends plain requests from outside to https.
+	Redirect bool
 }
 
 // Labels name a revision in metrics.
@@ -175,6 +179,20 @@ func (t *Table) Revisions(yield func(types.NamespacedName, Settings) bool) {
 			return
 		}
 	}
+}
+
+// Secrets lists, each once, the Secrets of all hosts.
+func (t *Table) Secrets() map[types.NamespacedName]struct{} {
+	out := map[types.NamespacedName]struct{}{}
+	if t == nil {
+		return out
+	}
+	for _, r := range t.rules {
+		if r.Secret.Name != "" {
+			out[r.Secret] = struct{}{}
+		}
+	}
+	return out
 }
 
 // Hosts counts the hosts in the table.
