@@ -12,6 +12,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
@@ -71,6 +72,11 @@ type Config struct {
 	Dial h1.DialFunc
 	// DialBackend connects to what is no instance, by name; as this machine finds it if nil.
 	DialBackend func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Certificate is what a host is served with by TLS; the Secret is the one its route names, if any.
+	// It must not block. Only TLS needs it.
+	Certificate func(host string, secret types.NamespacedName) (*tls.Certificate, error)
+	// TLSPort is the port that plain requests to hosts with a redirect are sent to; 443 if 0.
+	TLSPort int
 	// Trusted are the networks of proxies in front, whose X-Forwarded-* and Forwarded are believed.
 	Trusted []netip.Prefix
 }

@@ -41,6 +41,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.g.logProbe(st, rule, r)
 		return
 	}
+	if f.redirect(rule, w, r) {
+		return
+	}
 	if rule.Backend != "" {
 		f.serveBackend(w, r, rule)
 		return

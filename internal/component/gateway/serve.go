@@ -34,7 +34,11 @@ func clientConn(ctx context.Context) net.Conn {
 
 // Serve accepts clients until Shutdown or until ctx ends, which cuts off requests in flight.
 func (g *Gateway) Serve(ctx context.Context, ln net.Listener, external bool) error {
-	srv := g.server(external)
+	return g.serve(ctx, g.server(external), ln)
+}
+
+// serve runs a server until Shutdown or until ctx ends.
+func (g *Gateway) serve(ctx context.Context, srv *http.Server, ln net.Listener) error {
 	if err := http2.ConfigureServer(srv, &http2.Server{MaxConcurrentStreams: maxStreams, IdleTimeout: clientIdle}); err != nil {
 		return fmt.Errorf("setting up HTTP/2: %w", err)
 	}
@@ -74,7 +78,7 @@ func (g *Gateway) server(external bool) *http.Server {
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(g.config.Log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			return context.WithValue(ctx, connKey{}, conn)
+			return context.WithValue(ctx, connKey{}, bare(conn))
 		},
 	}
 }
