@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"ebb.dev/ebb/internal/domain/scale"
+	"ebb.dev/ebb/internal/platform/authority"
 	"ebb.dev/ebb/internal/platform/kube/settings"
 )
 
@@ -43,6 +44,10 @@ type Config struct {
 	PublicGateway string
 	// PublicPort is the port of public URLs; 0 and 80 are left out of them.
 	PublicPort int
+	// PublicTLSPort is the port of public https URLs; 0 and 443 are left out of them.
+	PublicTLSPort int
+	// Authority signs the certificates of ebb's own class.
+	Authority *authority.Keeper
 	// HostAliases are further domains for routes of a domain: "localhost" to "127.0.0.1.sslip.io".
 	HostAliases map[string][]string
 	// Busy tells that somebody waits for instances to start: what only shows their number can wait.

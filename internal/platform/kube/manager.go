@@ -8,9 +8,12 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/client-go/rest"
+	netapi "knative.dev/networking/pkg/apis/networking"
 	"knative.dev/serving/pkg/apis/serving"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -31,8 +34,8 @@ func Unlimited(c *rest.Config) *rest.Config {
 
 // NewManager returns the one controller-runtime manager of the process.
 //
-// Its cache holds what belongs to revisions and routes only, without managed fields; Secrets and
-// ServiceAccounts are read from the API when needed, never kept. No server is opened, nobody is
+// Its cache holds what belongs to revisions and routes only, without managed fields, and of Secrets
+// those of certificates; clients read Secrets and ServiceAccounts from the API when needed. No server is opened, nobody is
 // elected and nothing is synchronised again by the clock.
 func NewManager(c *rest.Config, log *slog.Logger) (ctrl.Manager, error) {
 	ofRevision, err := hasLabel(serving.RevisionLabelKey)
@@ -40,6 +43,10 @@ func NewManager(c *rest.Config, log *slog.Logger) (ctrl.Manager, error) {
 		return nil, err
 	}
 	ofRoute, err := hasLabel(serving.RouteLabelKey)
+	if err != nil {
+		return nil, err
+	}
+	ofCertificate, err := hasLabel(netapi.CertificateUIDLabelKey)
 	if err != nil {
 		return nil, err
 	}
@@ -58,6 +65,9 @@ func NewManager(c *rest.Config, log *slog.Logger) (ctrl.Manager, error) {
 				&corev1.Pod{}:        {Label: ofRevision, Transform: slimPod},
 				&appsv1.Deployment{}: {Label: ofRevision},
 				&corev1.Service{}:    {Label: ofRoute},
+				&corev1.Secret{}:     {Label: ofCertificate},
+
+				CertManagerDefinition(): {Field: fields.OneTermEqualSelector(metav1.ObjectNameField, CertManagerDefinition().Name)},
 			},
 		},
 		Client: client.Options{Cache: &client.CacheOptions{
@@ -68,6 +78,15 @@ func NewManager(c *rest.Config, log *slog.Logger) (ctrl.Manager, error) {
 		return nil, fmt.Errorf("making the controller manager: %w", err)
 	}
 	return mgr, nil
+}
+
+// CertManagerDefinition is the definition of cert-manager's certificates by its name, there where
+// cert-manager is.
+func CertManagerDefinition() *metav1.PartialObjectMetadata {
+	o := &metav1.PartialObjectMetadata{}
+	o.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: crdKind})
+	o.Name = "certificates.cert-manager.io"
+	return o
 }
 
 func hasLabel(key string) (labels.Selector, error) {

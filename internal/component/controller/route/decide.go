@@ -26,6 +26,7 @@ type state struct {
 	revisions      map[string]*servingv1.Revision      // those the traffic names or leads to
 	services       map[string]*corev1.Service          // by name: the Route's own, and others in the way
 	ingress        *netv1alpha1.Ingress                // nil if there is none
+	certificates   []*netv1alpha1.Certificate          // the Route's own, others in the way, wildcards
 	settings       *settings.Settings
 	now            time.Time
 }
@@ -39,8 +40,11 @@ type plan struct {
 	createServices []*corev1.Service
 	updateServices []*corev1.Service
 	deleteServices []*corev1.Service
-	after          *servingv1.Route       // the Route with its new status
-	status         *servingv1.RouteStatus // within after
+
+	createCertificates, updateCertificates, deleteCertificates []*netv1alpha1.Certificate
+
+	after  *servingv1.Route       // the Route with its new status
+	status *servingv1.RouteStatus // within after
 }
 
 // decide makes the plan. The status says that the Route is served; act publishes first.
@@ -66,7 +70,7 @@ func (n naming) decide(s state, gateway string) plan {
 	p.status.Traffic = listed(assigned, hosts, rollout.Rollout{})
 	p.status.MarkTrafficAssigned()
 	p.status.Address = &duckv1.Addressable{URL: &apis.URL{Scheme: "http", Host: hosts[""].local[0]}}
-	p.status.MarkTLSNotEnabled(servingv1.ExternalDomainTLSNotEnabledMessage)
+	p.decideTLS(s, hosts)
 	if !p.decideServices(s, hosts, gateway) {
 		return p
 	}
@@ -82,6 +86,7 @@ func (n naming) all(s state, a assignment) (map[string]host, error) {
 		if err != nil {
 			return nil, err
 		}
+		n.secure(s, tag, &h)
 		hosts[tag] = h
 	}
 	return hosts, nil

@@ -26,7 +26,8 @@ import (
 // naming makes a Route's hosts and URLs.
 type naming struct {
 	settings   *settings.Settings
-	publicPort int
+	publicPort int // of http URLs; 0 for the usual one
+	tlsPort    int // of https URLs
 	aliases    map[string][]string
 }
 
@@ -36,6 +37,9 @@ type host struct {
 	url     *apis.URL
 	public  []string
 	local   []string
+
+	outside, inside provision // the certificates of the first public name, and of the local ones
+	redirect        bool      // plain requests to public names go to https
 }
 
 // hosts makes the names of one tag of a Route ("" is the Route itself).
@@ -66,15 +70,20 @@ func (n naming) hosts(route *servingv1.Route, tag string, clusterLocal bool) (ho
 		}
 		h.public = append(h.public, other)
 	}
-	h.url = &apis.URL{Scheme: n.settings.Network.DefaultExternalScheme, Host: n.withPort(name)}
+	h.url = n.url(n.settings.Network.DefaultExternalScheme, name)
 	return h, nil
 }
 
-func (n naming) withPort(name string) string {
-	if n.publicPort == 0 || n.publicPort == 80 {
-		return name
+// url is a public host's, with the port it has on this machine.
+func (n naming) url(scheme, name string) *apis.URL {
+	port, usual := n.publicPort, 80
+	if scheme == "https" {
+		port, usual = n.tlsPort, 443
 	}
-	return net.JoinHostPort(name, strconv.Itoa(n.publicPort))
+	if port != 0 && port != usual {
+		name = net.JoinHostPort(name, strconv.Itoa(port))
+	}
+	return &apis.URL{Scheme: scheme, Host: name}
 }
 
 // label is the first part of a host: the Route's name with the tag, by the tag template.

@@ -10,6 +10,7 @@ import (
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 
 	"ebb.dev/ebb/internal/component/controller"
+	"ebb.dev/ebb/internal/domain/certificate"
 	"ebb.dev/ebb/internal/domain/render"
 )
 
@@ -51,7 +52,7 @@ func (p *plan) followForeign(have *netv1alpha1.Ingress) {
 func ingressOf(s state, a assignment, hosts map[string]host, rollout string) *netv1alpha1.Ingress {
 	p := render.IngressPlan{
 		Class: controller.IngressClass(s.route.Annotations, s.settings.Network), Rollout: rollout,
-		Option:      controller.HTTPOption(s.route.Annotations, s.settings.Network),
+		TLS: ingressTLS(hosts), Option: certificate.HTTPOption(s.settings.Network, s.route.Annotations),
 		TagHeader:   s.settings.Features.TagHeaderBasedRouting == apisconfig.Enabled,
 		InternalTLS: s.settings.Network.SystemInternalTLSEnabled(),
 	}

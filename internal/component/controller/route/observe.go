@@ -36,6 +36,10 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*st
 	if err := r.targets(ctx, s); err != nil {
 		return nil, err
 	}
+	var err error
+	if s.certificates, err = r.certificates(ctx, s.route); err != nil {
+		return nil, err
+	}
 	var services corev1.ServiceList
 	if err := r.client.List(ctx, &services, client.InNamespace(key.Namespace), client.MatchingLabels{serving.RouteLabelKey: key.Name}); err != nil {
 		return nil, fmt.Errorf("listing services of route %s: %w", key, err)

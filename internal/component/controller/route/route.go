@@ -47,7 +47,7 @@ func Setup(ctx context.Context, c controller.Config) error {
 		events:   c.Manager.GetEventRecorder("route-controller"),
 		settings: c.Settings,
 		book:     c.Book.Chapter(trigger.Fire),
-		naming:   naming{publicPort: c.PublicPort, aliases: c.HostAliases},
+		naming:   naming{publicPort: c.PublicPort, tlsPort: c.PublicTLSPort, aliases: c.HostAliases},
 		gateway:  c.Gateway,
 		log:      c.Log,
 	}
@@ -58,6 +58,8 @@ func Setup(ctx context.Context, c controller.Config) error {
 		For(&servingv1.Route{}).
 		Owns(&corev1.Service{}).
 		Owns(&netv1alpha1.Ingress{}).
+		Owns(&netv1alpha1.Certificate{}).
+		Watches(&netv1alpha1.Certificate{}, handler.EnqueueRequestsFromMapFunc(r.underWildcard)).
 		Watches(&servingv1.Configuration{}, handler.EnqueueRequestsFromMapFunc(r.leadingTo)).
 		Watches(&servingv1.Revision{}, handler.EnqueueRequestsFromMapFunc(r.leadingTo)).
 		WatchesRawSource(trigger).
@@ -104,6 +106,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 func (r *Reconciler) act(ctx context.Context, s state, p plan) error {
 	key := client.ObjectKeyFromObject(s.route)
 	if err := r.writeServices(ctx, s.route, &p); err != nil {
+		return err
+	}
+	if err := r.writeCertificates(ctx, s.route, &p); err != nil {
 		return err
 	}
 	served, err := r.publish(ctx, key, p)

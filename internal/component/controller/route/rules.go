@@ -58,12 +58,15 @@ func shares(namespace string, targets []target) []traffic.Target {
 // expand copies a rule to each of its hosts.
 func expand(rule traffic.Rule, h host) []traffic.Rule {
 	out := make([]traffic.Rule, 0, len(h.public)+len(h.local))
-	for _, name := range h.public {
-		rule.Host, rule.ClusterLocal = name, false
+	for i, name := range h.public {
+		rule.Host, rule.ClusterLocal, rule.Redirect = name, false, h.redirect
+		if rule.Secret = (types.NamespacedName{}); i == 0 {
+			rule.Secret = h.outside.secret()
+		}
 		out = append(out, rule)
 	}
 	for _, name := range h.local {
-		rule.Host, rule.ClusterLocal = name, true
+		rule.Host, rule.ClusterLocal, rule.Redirect, rule.Secret = name, true, false, h.inside.secret()
 		out = append(out, rule)
 	}
 	return out
