@@ -39,6 +39,10 @@ func printAddresses(out interface{ Write([]byte) (int, error) }, s server.Status
 	var b strings.Builder
 	fmt.Fprintf(&b, "pid     %d\n", s.PID)
 	fmt.Fprintf(&b, "http    %s\n", strings.Join(s.HTTP, "  "))
+	fmt.Fprintf(&b, "https   %s\n", strings.Join(s.HTTPS, "  "))
+	if s.Trust != "" {
+		fmt.Fprintf(&b, "trust   %s (for clients of https)\n", s.Trust)
+	}
 	fmt.Fprintf(&b, "api     %s\n", s.API)
 	fmt.Fprintf(&b, "images  %s (push here with any client)\n", s.Registry)
 	fmt.Fprintf(&b, "config  %s\n", s.Kubeconfig)

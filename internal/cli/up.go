@@ -41,6 +41,7 @@ func upCommand(o *options) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&s.HTTP, "http", "127.0.0.1:8080", "address of the gateway on this machine")
+	c.Flags().StringVar(&s.HTTPS, "https", "", "address of the gateway for TLS on this machine (default 127.0.0.1:8443; with another --http, its port and 363)")
 	c.Flags().StringVar(&s.API, "api", "127.0.0.1:6443", "address of the Kubernetes API on this machine")
 	c.Flags().BoolVar(&s.Verbose, "verbose", false, "log more")
 	c.Flags().BoolVarP(&detach, "detach", "d", false, "return once ready and go on in the background")
@@ -77,6 +78,9 @@ func detached(ctx context.Context, out io.Writer, s server.Options) error {
 		return fmt.Errorf("finding this program: %w", err)
 	}
 	args := []string{"up", "--data", string(s.Folder), "--http", s.HTTP, "--api", s.API}
+	if s.HTTPS != "" {
+		args = append(args, "--https", s.HTTPS)
+	}
 	if s.Verbose {
 		args = append(args, "--verbose")
 	}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -39,6 +38,7 @@ func (s *Server) makeGateway() {
 		Fleet: s.fleet, Demand: s.demand, Sink: waker{s.autoscaler, s.fleet, &s.gate}, Log: s.log.With("part", "gateway"),
 		Registerer: s.metricsRegistry, Timeline: s.timeline, DialBackend: s.dialService,
 		Numbers: s.observed.numbers(), RequestLog: s.observed.log, Tracer: s.observed.exporter.Tracer,
+		Certificate: s.keys.Certificate, TLSPort: int(s.publicTLSPort()),
 	})
 	s.gate.Changed = yield
 	s.fleet.Subscribe(func(rev types.NamespacedName) {
@@ -89,6 +89,7 @@ func (w waker) Active(rev types.NamespacedName) {
 
 // publish gives the gateway a new route table; the first one holds every route of the last run.
 func (s *Server) publish(t *traffic.Table) {
+	s.keys.Follow(context.Background(), t.Secrets())
 	s.gateway.SetTable(t)
 	s.firstTable.Do(func() { close(s.published) })
 }
@@ -102,13 +103,17 @@ func (s *Server) timeline(rev types.NamespacedName) map[string]time.Time {
 	return map[string]time.Time{"decide": state.Decided, "replicas": state.Written}
 }
 
-// claimPort80 takes 127.0.0.1:80 when nobody has it; URLs need no port then.
-func (s *Server) claimPort80(ctx context.Context) {
-	listener, err := plainTCP().Listen(ctx, "tcp", "127.0.0.1:80")
-	if err == nil {
-		s.onPort80 = listener
-		s.onStop("127.0.0.1:80", func(context.Context) error { return ignoreClosed(listener.Close()) })
+// claimPorts takes 127.0.0.1:80 and :443 when nobody has them; URLs need no port then.
+func (s *Server) claimPorts(ctx context.Context) {
+	claim := func(address string) net.Listener {
+		listener, err := plainTCP().Listen(ctx, "tcp", address)
+		if err != nil {
+			return nil
+		}
+		s.onStop(address, func(context.Context) error { return ignoreClosed(listener.Close()) })
+		return listener
 	}
+	s.onPort80, s.onPort443 = claim("127.0.0.1:80"), claim("127.0.0.1:443")
 }
 
 // plainTCP listens without multipath TCP, which Go offers by default and loopback has no use for.
@@ -132,25 +137,35 @@ func (s *Server) startListeners(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listening on --http: %w", err)
 	}
-	serve := func(l net.Listener, external bool) {
+	secure, err := plainTCP().Listen(ctx, "tcp", s.options.HTTPS)
+	if err != nil {
+		return errors.Join(fmt.Errorf("listening on --https: %w", err), main.Close())
+	}
+	serve := func(how func(context.Context, net.Listener, bool) error, l net.Listener, external bool) {
 		go func() {
-			if err := s.gateway.Serve(context.WithoutCancel(ctx), l, external); err != nil && !errors.Is(err, net.ErrClosed) {
+			if err := how(context.WithoutCancel(ctx), l, external); err != nil && !errors.Is(err, net.ErrClosed) {
 				s.fail(fmt.Errorf("serving %s: %w", l.Addr(), err))
 			}
 		}()
 	}
-	serve(main, true)
-	urls := []string{"http://" + s.options.HTTP}
+	plain, withTLS := s.gateway.Serve, s.gateway.ServeTLS
+	urls, secureURLs := []string{"http://" + s.options.HTTP}, []string{"https://" + s.options.HTTPS}
+	serve(plain, main, true)
+	serve(withTLS, secure, true)
 	if s.onPort80 != nil {
-		serve(s.onPort80, true)
+		serve(plain, s.onPort80, true)
 		urls = append(urls, "http://127.0.0.1:80")
 	}
-	serve(s.outer, true)
-	certificates := &hostCertificates{authority: s.cluster.CA(), known: s.gateway.Public, made: map[string]func(*tls.ClientHelloInfo) (*tls.Certificate, error){}}
-	serve(tls.NewListener(s.outerTLS, certificates.config()), true)
-	serve(s.inner, false)
+	if s.onPort443 != nil {
+		serve(withTLS, s.onPort443, true)
+		secureURLs = append(secureURLs, "https://127.0.0.1:443")
+	}
+	serve(plain, s.outer, true)
+	serve(withTLS, s.outerTLS, true)
+	serve(plain, s.inner, false)
+	serve(withTLS, s.innerTLS, false)
 	s.onStop("gateway", s.within(requestPatience, "requests", s.gateway.Shutdown))
-	return s.say(func(st *Status) { st.HTTP = urls })
+	return s.say(func(st *Status) { st.HTTP, st.HTTPS = urls, secureURLs })
 }
 
 // gatewayInboxes are where the Services' proxy delivers connections to the gateway's own Services.
@@ -158,13 +173,17 @@ func (s *Server) gatewayInboxes() map[types.NamespacedName]map[int32]func(net.Co
 	s.outer = proxy.NewInbox(netip.AddrPortFrom(s.id.GatewayIP(), 80))
 	s.outerTLS = proxy.NewInbox(netip.AddrPortFrom(s.id.GatewayIP(), 443))
 	s.inner = proxy.NewInbox(netip.AddrPortFrom(s.id.NodeIP(), 80))
+	s.innerTLS = proxy.NewInbox(netip.AddrPortFrom(s.id.NodeIP(), 443))
 	outer := map[int32]func(net.Conn){80: s.outer.Deliver, 443: s.outerTLS.Deliver}
-	if p := s.httpPort(); outer[p] == nil {
+	if p := portOf(s.options.HTTP); outer[p] == nil {
 		outer[p] = s.outer.Deliver
+	}
+	if p := portOf(s.options.HTTPS); outer[p] == nil {
+		outer[p] = s.outerTLS.Deliver
 	}
 	return map[types.NamespacedName]map[int32]func(net.Conn){
 		{Namespace: systemNamespace, Name: outerGateway}: outer,
-		{Namespace: systemNamespace, Name: innerGateway}: {80: s.inner.Deliver},
+		{Namespace: systemNamespace, Name: innerGateway}: {80: s.inner.Deliver, 443: s.innerTLS.Deliver},
 	}
 }
 

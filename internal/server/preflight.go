@@ -13,6 +13,7 @@ import (
 
 // Preflight says what would keep Up from working before anything is touched.
 func Preflight(o Options) error {
+	o.HTTPS = o.httpsAddress()
 	pid, err := holder(o.Folder)
 	if err != nil {
 		return err
@@ -28,14 +29,36 @@ func Preflight(o Options) error {
 	}
 	if err := errors.Join(
 		portFree("--http", o.HTTP, "127.0.0.1:8081"),
+		portFree("--https", o.HTTPS, "127.0.0.1:8444"),
 		portFree("--api", o.API, "127.0.0.1:6444"),
 	); err != nil {
 		return err
 	}
-	if o.HTTP == o.API {
-		return fmt.Errorf("--http and --api are both %s: give each a port of its own", o.HTTP)
+	flags := map[string]string{}
+	for _, a := range []struct{ flag, address string }{{"--http", o.HTTP}, {"--https", o.HTTPS}, {"--api", o.API}} {
+		if other := flags[a.address]; other != "" {
+			return fmt.Errorf("%s and %s are both %s: give each a port of its own", other, a.flag, a.address)
+		}
+		flags[a.address] = a.flag
 	}
 	return nil
+}
+
+// tlsDistance is how far the port for TLS is from the one without, unless it is said: 8443 goes with
+// 8080, and what is started beside that with another --http has another --https.
+const tlsDistance = 363
+
+// httpsAddress is where the gateway speaks TLS on this machine.
+func (o Options) httpsAddress() string {
+	host, text, err := net.SplitHostPort(o.HTTP)
+	port, e := strconv.Atoi(text)
+	if o.HTTPS != "" || err != nil || e != nil || port == 0 {
+		return o.HTTPS
+	}
+	if port += tlsDistance; port > 65535 {
+		port -= 2 * tlsDistance
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port))
 }
 
 // needMachine refuses a root that is one in a user namespace only: its mounts and devices are not the

@@ -26,8 +26,10 @@ import (
 	"ebb.dev/ebb/internal/component/autoscaler"
 	"ebb.dev/ebb/internal/component/cluster"
 	"ebb.dev/ebb/internal/component/gateway"
+	"ebb.dev/ebb/internal/component/keyring"
 	"ebb.dev/ebb/internal/component/node"
 	"ebb.dev/ebb/internal/component/proxy"
+	"ebb.dev/ebb/internal/platform/authority"
 	"ebb.dev/ebb/internal/platform/config"
 	"ebb.dev/ebb/internal/platform/demand"
 	"ebb.dev/ebb/internal/platform/fleet"
@@ -55,6 +57,7 @@ const (
 type Options struct {
 	Folder  config.Folder
 	HTTP    string // gateway's address on this machine
+	HTTPS   string // gateway's address for TLS; "" to have it follow HTTP
 	API     string // Kubernetes API's address on this machine
 	Verbose bool
 	Out     io.Writer // progress and the log, when attached
@@ -96,8 +99,12 @@ type Server struct {
 	published  chan struct{} // closed when the gateway has its first route table
 	firstTable sync.Once
 
-	onPort80               net.Listener // nil where somebody else has it
-	outer, outerTLS, inner *proxy.Inbox // the gateway's own Services
+	authority *authority.Keeper
+	keys      *keyring.Ring
+
+	onPort80, onPort443 net.Listener // nil where somebody else has it
+	outer, outerTLS     *proxy.Inbox // the gateway's own Services
+	inner, innerTLS     *proxy.Inbox
 }
 
 // stop ends one part.
@@ -109,6 +116,7 @@ type stop struct {
 // Up starts everything and returns once it is ready. What was started is stopped when a later part
 // fails or ctx ends.
 func Up(ctx context.Context, o Options) (*Server, error) {
+	o.HTTPS = o.httpsAddress()
 	if err := Preflight(o); err != nil {
 		return nil, err
 	}

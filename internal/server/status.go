@@ -37,6 +37,8 @@ type Status struct {
 	Started    time.Time     `json:"started,omitzero"`
 	Took       time.Duration `json:"took,omitempty"` // from start to Ready
 	HTTP       []string      `json:"http,omitempty"` // gateway addresses on this machine, as URLs
+	HTTPS      []string      `json:"https,omitempty"`
+	Trust      string        `json:"trust,omitempty"` // the file with the authority of https certificates
 	API        string        `json:"api,omitempty"`
 	Registry   string        `json:"registry,omitempty"` // host:port to push to
 	Kubeconfig string        `json:"kubeconfig,omitempty"`

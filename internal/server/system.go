@@ -66,19 +66,22 @@ func (s *Server) services() []*coreac.ServiceApplyConfiguration {
 		WithType(corev1.ServiceTypeLoadBalancer).WithLoadBalancerIP(s.id.GatewayIP().String()).
 		WithPorts(s.gatewayPorts()...))
 	inner := coreac.Service(innerGateway, systemNamespace).WithSpec(coreac.ServiceSpec().
-		WithType(corev1.ServiceTypeClusterIP).WithPorts(port("http", 80)))
+		WithType(corev1.ServiceTypeClusterIP).WithPorts(port("http", 80), port("https", 443)))
 	dns := coreac.Service(dnsService, dnsNamespace).WithLabels(map[string]string{"k8s-app": dnsService, "kubernetes.io/name": "CoreDNS"}).
 		WithSpec(coreac.ServiceSpec().WithType(corev1.ServiceTypeClusterIP).WithClusterIP(s.id.DNSIP().String()).WithPorts(
 			port("dns", 53).WithProtocol(corev1.ProtocolUDP), port("dns-tcp", 53)))
 	return []*coreac.ServiceApplyConfiguration{outer, inner, dns}
 }
 
-// gatewayPorts are 80 and 443, and the gateway's port on this machine, so that an address that works
+// gatewayPorts are 80 and 443, and the gateway's ports on this machine, so that an address that works
 // here works inside pods too.
 func (s *Server) gatewayPorts() []*coreac.ServicePortApplyConfiguration {
 	ports := []*coreac.ServicePortApplyConfiguration{port("http", 80), port("https", 443)}
-	if p := s.httpPort(); p != 80 && p != 443 {
-		ports = append(ports, port("http-alt", p))
+	taken := map[int32]bool{80: true, 443: true}
+	for _, more := range []struct{ name, address string }{{"http-alt", s.options.HTTP}, {"https-alt", s.options.HTTPS}} {
+		if p := portOf(more.address); !taken[p] {
+			ports, taken[p] = append(ports, port(more.name, p)), true
+		}
 	}
 	return ports
 }
@@ -87,17 +90,22 @@ func port(name string, number int32) *coreac.ServicePortApplyConfiguration {
 	return coreac.ServicePort().WithName(name).WithProtocol(corev1.ProtocolTCP).WithPort(number).WithTargetPort(intstr.FromInt32(number))
 }
 
-// publicPort is the port URLs carry: 0 where the gateway has 127.0.0.1:80.
-func (s *Server) publicPort() int32 {
-	if p := s.httpPort(); s.onPort80 == nil && p != 80 {
+// publicPort is the port http URLs carry: 0 where the gateway has 127.0.0.1:80.
+func (s *Server) publicPort() int32 { return unless(s.onPort80, 80, s.options.HTTP) }
+
+// publicTLSPort is the port https URLs carry: 0 where the gateway has 127.0.0.1:443.
+func (s *Server) publicTLSPort() int32 { return unless(s.onPort443, 443, s.options.HTTPS) }
+
+func unless(claimed net.Listener, usual int32, address string) int32 {
+	if p := portOf(address); claimed == nil && p != usual {
 		return p
 	}
 	return 0
 }
 
-// httpPort is the gateway's port on this machine, which Preflight has judged.
-func (s *Server) httpPort() int32 {
-	_, text, _ := net.SplitHostPort(s.options.HTTP)
+// portOf is the port of an address that Preflight has judged.
+func portOf(address string) int32 {
+	_, text, _ := net.SplitHostPort(address)
 	number, _ := strconv.ParseInt(text, 10, 32)
 	return int32(number)
 }

@@ -1,52 +1,61 @@
 package server
 
 import (
-	"crypto/tls"
+	"context"
 	"fmt"
-	"strings"
-	"sync"
 
-	"ebb.dev/ebb/internal/component/cluster/pki"
+	"k8s.io/apimachinery/pkg/types"
+	coreac "k8s.io/client-go/applyconfigurations/core/v1"
+	netapi "knative.dev/networking/pkg/apis/networking"
+
+	"ebb.dev/ebb/internal/component/keyring"
+	"ebb.dev/ebb/internal/platform/authority"
+	"ebb.dev/ebb/internal/platform/config"
+	"ebb.dev/ebb/internal/platform/kube/settings"
 )
 
-// hostCertificates makes a certificate, signed by the cluster's authority, for each public host that
-// somebody asks for by TLS and that a route has.
-type hostCertificates struct {
-	authority *pki.Authority
-	known     func(host string) bool
+// The Secret with the authority of https certificates, and the ConfigMap that shows it to those who
+// are to trust it.
+const (
+	authoritySecret = "certificate-authority"
+	authorityBundle = "ebb-certificate-authority"
+)
 
-	mu   sync.Mutex // guards made
-	made map[string]func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-}
-
-// config is for a listener that speaks HTTP/2 and HTTP/1.1.
-func (h *hostCertificates) config() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: h.certificate}
-}
-
-func (h *hostCertificates) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	host := strings.TrimSuffix(strings.ToLower(hello.ServerName), ".")
-	if !h.known(host) {
-		return nil, fmt.Errorf("no route has the host %q", hello.ServerName)
-	}
-	renewed, err := h.source(host)
+// openAuthority reads or makes the authority of https certificates, and shows it.
+func (s *Server) openAuthority(ctx context.Context) error {
+	log := s.log.With("part", "certificates")
+	keeper, err := authority.Open(ctx, authority.KeeperConfig{
+		Client: s.client, Secret: types.NamespacedName{Namespace: settings.Namespace, Name: authoritySecret},
+		Labels: map[string]string{netapi.CertificateUIDLabelKey: "authority"}, Log: log,
+	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return renewed(hello)
+	s.authority = keeper
+	s.keys = keyring.New(keyring.Config{Client: s.client, Authority: keeper, Log: log})
+	if err := s.showAuthority(ctx); err != nil {
+		return err
+	}
+	keeper.Subscribe(func() {
+		if err := s.showAuthority(context.WithoutCancel(ctx)); err != nil {
+			log.Error("showing the new certificate authority", "error", err)
+		}
+	})
+	return s.say(func(st *Status) { st.Trust = s.folder.Trust() })
 }
 
-// source is the host's certificate, renewed as it ages.
-func (h *hostCertificates) source(host string) (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if renewed, there := h.made[host]; there {
-		return renewed, nil
+// showAuthority writes the authority's certificate where clients find it: a file on this machine and,
+// for pods, a ConfigMap with the label of trust bundles.
+func (s *Server) showAuthority(ctx context.Context) error {
+	pem := s.authority.Current().PEM()
+	if err := config.WriteFile(s.folder.Trust(), pem); err != nil {
+		return err
 	}
-	renewed, err := h.authority.Server(pki.Leaf{Name: "host-" + host, DNS: []string{host}, Server: true})
-	if err != nil {
-		return nil, fmt.Errorf("making a certificate for %s: %w", host, err)
+	bundle := coreac.ConfigMap(authorityBundle, settings.Namespace).
+		WithLabels(map[string]string{netapi.TrustBundleLabelKey: "true"}).
+		WithData(map[string]string{authority.AuthorityKey: string(pem)})
+	if _, err := s.client.CoreV1().ConfigMaps(settings.Namespace).Apply(ctx, bundle, owner); err != nil {
+		return fmt.Errorf("showing the certificate authority: %w", err)
 	}
-	h.made[host] = renewed
-	return renewed, nil
+	return nil
 }

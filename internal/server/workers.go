@@ -33,14 +33,17 @@ import (
 
 // startWorkers starts what runs on Kubernetes: controllers, node, Services and names.
 func (s *Server) startWorkers(ctx context.Context) error {
-	s.claimPort80(ctx)
+	s.claimPorts(ctx)
 	if err := s.startObserving(); err != nil {
 		return err
 	}
-	s.makeGateway()
 	if err := s.applySystem(ctx); err != nil {
 		return err
 	}
+	if err := s.openAuthority(ctx); err != nil {
+		return err
+	}
+	s.makeGateway()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.startControllers(gctx) })
 	g.Go(func() error { return s.startServices(gctx) })
@@ -73,7 +76,8 @@ func (s *Server) startControllers(ctx context.Context) error {
 	}
 	if err := all.Setup(context.WithoutCancel(ctx), controller.Config{
 		Manager: manager, Settings: current, Images: s.images, Fleet: s.fleet, Scaler: scaler{s.autoscaler},
-		Book: controller.NewBook(s.publish), Busy: s.gate.Busy, Gateway: innerGatewayHost, PublicGateway: outerGatewayHost, PublicPort: int(s.publicPort()),
+		Book: controller.NewBook(s.publish), Busy: s.gate.Busy, Gateway: innerGatewayHost, PublicGateway: outerGatewayHost,
+		PublicPort: int(s.publicPort()), PublicTLSPort: int(s.publicTLSPort()), Authority: s.authority,
 		HostAliases: map[string][]string{routeDomain: {aliasDomain}}, Log: s.log.With("part", "controllers"),
 	}); err != nil {
 		return err
@@ -89,6 +93,13 @@ func (s *Server) runManager(ctx context.Context, manager ctrl.Manager) error {
 	}
 	if _, err := pods.AddEventHandler(watcher{s.fleet}.follow()); err != nil {
 		return fmt.Errorf("watching instances: %w", err)
+	}
+	secrets, err := manager.GetCache().GetInformer(ctx, &corev1.Secret{}, ctrlcache.BlockUntilSynced(false))
+	if err != nil {
+		return fmt.Errorf("watching certificates: %w", err)
+	}
+	if _, err := secrets.AddEventHandler(s.keys.Marked()); err != nil {
+		return fmt.Errorf("watching certificates: %w", err)
 	}
 	s.background("controllers", manager.Start)
 	select {

@@ -119,6 +119,9 @@ func (f Folder) Log() string { return f.join("ebb.log") }
 // RequestLog is the file of lines about requests, where they are logged.
 func (f Folder) RequestLog() string { return f.join("requests.log") }
 
+// Trust is the certificate of the authority that signs for https hosts.
+func (f Folder) Trust() string { return f.join("ca.crt") }
+
 // PKI holds keys and certificates.
 func (f Folder) PKI() string { return f.join("pki") }
 

@@ -7,9 +7,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ebb.dev/ebb/internal/component/controller"
+	"ebb.dev/ebb/internal/component/controller/certificate"
 	"ebb.dev/ebb/internal/component/controller/collect"
 	"ebb.dev/ebb/internal/component/controller/configuration"
 	"ebb.dev/ebb/internal/component/controller/domainmapping"
+	"ebb.dev/ebb/internal/component/controller/namespace"
 	"ebb.dev/ebb/internal/component/controller/revision"
 	"ebb.dev/ebb/internal/component/controller/route"
 	"ebb.dev/ebb/internal/component/controller/service"
@@ -24,6 +26,7 @@ func Setup(ctx context.Context, c controller.Config) error {
 	}
 	for _, setup := range []func(context.Context, controller.Config) error{
 		service.Setup, configuration.Setup, revision.Setup, route.Setup, domainmapping.Setup, collect.Setup,
+		certificate.Setup, namespace.Setup,
 	} {
 		if err := setup(ctx, c); err != nil {
 			return err
