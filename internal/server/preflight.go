@@ -29,10 +29,12 @@ func Preflight(o Options) error {
 	}
 	if err := errors.Join(
 		portFree("--http", o.HTTP, "127.0.0.1:8081"),
-		portFree("--https", o.HTTPS, "127.0.0.1:8444"),
 		portFree("--api", o.API, "127.0.0.1:6444"),
 	); err != nil {
 		return err
+	}
+	if err := portFree("--https", o.HTTPS, "127.0.0.1:8444"); err != nil {
+		return err // only now: it may follow --http
 	}
 	flags := map[string]string{}
 	for _, a := range []struct{ flag, address string }{{"--http", o.HTTP}, {"--https", o.HTTPS}, {"--api", o.API}} {

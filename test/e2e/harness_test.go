@@ -25,7 +25,7 @@ const patience = 2 * time.Minute
 
 // installation is one ebb with a data folder of its own.
 type installation struct {
-	bin, data, http, api string
+	bin, data, http, https, api string
 }
 
 // shared is the installation most tests use; TestMain starts and stops it.
@@ -49,7 +49,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
-	out, err := shared.command(context.Background(), "up", "--detach", "--http", shared.http, "--api", shared.api)
+	out, err := shared.command(context.Background(), "up", "--detach", "--http", shared.http, "--https", shared.https, "--api", shared.api)
 	fmt.Println(out)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: starting ebb:", err)
@@ -70,6 +70,9 @@ func newInstallation(data string) (*installation, error) {
 	}
 	i := &installation{bin: bin, data: data}
 	if i.http, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	if i.https, err = freeAddress(); err != nil {
 		return nil, err
 	}
 	i.api, err = freeAddress()
@@ -135,7 +138,7 @@ func (i *installation) do(t *testing.T, args ...string) string {
 
 func (i *installation) up(t *testing.T) string {
 	t.Helper()
-	return i.do(t, "up", "--detach", "--http", i.http, "--api", i.api)
+	return i.do(t, "up", "--detach", "--http", i.http, "--https", i.https, "--api", i.api)
 }
 
 // apply gives manifests to kubectl; they are deleted when the test ends.

@@ -23,9 +23,15 @@ func TestPortInUseIsNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := other.command(t.Context(), "up", "--detach", "--http", shared.http, "--api", other.api)
-	if err == nil || !strings.Contains(out, shared.http) || !strings.Contains(out, "--http") {
-		t.Errorf("up on a port in use = %v: %s", err, out)
+	for flag, taken := range map[string][]string{
+		"--http":  {"--http", shared.http, "--https", other.https},
+		"--https": {"--http", other.http, "--https", shared.https},
+	} {
+		args := append([]string{"up", "--detach", "--api", other.api}, taken...)
+		out, err := other.command(t.Context(), args...)
+		if address := map[string]string{"--http": shared.http, "--https": shared.https}[flag]; err == nil || !strings.Contains(out, address) || !strings.Contains(out, flag+" ") {
+			t.Errorf("up on a port in use = %v: %s", err, out)
+		}
 	}
 }
 

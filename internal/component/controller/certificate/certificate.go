@@ -114,7 +114,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, err
 	}
 	if s.class == peerClass {
-		return ctrl.Result{}, controller.Settled(r.askPeer(ctx, s.certificate))
+		again, err := r.askPeer(ctx, s.certificate)
+		return ctrl.Result{RequeueAfter: again}, controller.Settled(err)
 	}
 	p := decide(*s)
 	if err := r.act(ctx, s, p); err != nil {

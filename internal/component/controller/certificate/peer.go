@@ -57,44 +57,64 @@ func watchPeers(m ctrl.Manager, ctl ctrlcontroller.Controller) func() error {
 // peerState is all that a decision about a certificate of cert-manager's rests on.
 type peerState struct {
 	certificate *netv1alpha1.Certificate
-	there       bool                       // cert-manager is
+	defined     bool                       // cert-manager's kind is, and will be served
+	there       bool                       // it is served
 	have        *unstructured.Unstructured // its certificate, nil for none
 	issuers     *settings.CertManager
-	now         time.Time
 }
 
+// servedSoon is how long after a kind is defined it is looked for again; nothing tells when the API
+// begins to serve it.
+const servedSoon = time.Second
+
 // askPeer observes, decides and acts for a certificate of cert-manager's class.
-func (r *Reconciler) askPeer(ctx context.Context, c *netv1alpha1.Certificate) error {
-	s := peerState{certificate: c, issuers: r.settings.Current().CertManager, now: r.now()}
+func (r *Reconciler) askPeer(ctx context.Context, c *netv1alpha1.Certificate) (again time.Duration, err error) {
+	s, err := r.observePeer(ctx, c)
+	if err != nil {
+		return 0, err
+	}
+	if s.there {
+		if err := r.peers(); err != nil {
+			return 0, err
+		}
+	} else if s.defined {
+		again = servedSoon
+	}
+	after, create, update := decidePeer(s)
+	if create != nil {
+		if err := r.client.Create(ctx, create); err != nil && !apierrors.IsAlreadyExists(err) {
+			return 0, fmt.Errorf("creating cert-manager's certificate %s/%s: %w", c.Namespace, c.Name, err)
+		}
+		r.events.Eventf(c, create, corev1.EventTypeNormal, "Created", "Create", "Created Cert-Manager Certificate %s/%s", c.Namespace, c.Name)
+	}
+	if update != nil {
+		if err := r.client.Update(ctx, update); err != nil {
+			return 0, fmt.Errorf("updating cert-manager's certificate %s/%s: %w", c.Namespace, c.Name, err)
+		}
+	}
+	return again, r.writeStatus(ctx, c, after)
+}
+
+// observePeer gathers what cert-manager has for a Certificate.
+func (r *Reconciler) observePeer(ctx context.Context, c *netv1alpha1.Certificate) (peerState, error) {
+	s := peerState{certificate: c, issuers: r.settings.Current().CertManager}
 	have := newPeer()
 	err := r.client.Get(ctx, client.ObjectKeyFromObject(c), have)
 	switch {
 	case err == nil:
 		s.there, s.have = true, have
 	case meta.IsNoMatchError(err):
+		definition := peerDefinition()
+		err := r.client.Get(ctx, client.ObjectKeyFromObject(definition), definition)
+		if s.defined = err == nil; client.IgnoreNotFound(err) != nil {
+			return s, fmt.Errorf("looking for cert-manager: %w", err)
+		}
 	case apierrors.IsNotFound(err):
 		s.there = true
 	default:
-		return fmt.Errorf("getting cert-manager's certificate %s/%s: %w", c.Namespace, c.Name, err)
+		return s, fmt.Errorf("getting cert-manager's certificate %s/%s: %w", c.Namespace, c.Name, err)
 	}
-	if s.there {
-		if err := r.peers(); err != nil {
-			return err
-		}
-	}
-	after, create, update := decidePeer(s)
-	if create != nil {
-		if err := r.client.Create(ctx, create); err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("creating cert-manager's certificate %s/%s: %w", c.Namespace, c.Name, err)
-		}
-		r.events.Eventf(c, create, corev1.EventTypeNormal, "Created", "Create", "Created Cert-Manager Certificate %s/%s", c.Namespace, c.Name)
-	}
-	if update != nil {
-		if err := r.client.Update(ctx, update); err != nil {
-			return fmt.Errorf("updating cert-manager's certificate %s/%s: %w", c.Namespace, c.Name, err)
-		}
-	}
-	return r.writeStatus(ctx, c, after)
+	return s, nil
 }
 
 // decidePeer says what cert-manager is to be asked for, and what it has answered.
