@@ -163,8 +163,9 @@ func HTTPOption(network *netcfg.Config, annotations map[string]string) netv1alph
 		return netv1alpha1.HTTPOptionRedirected
 	case netcfg.HTTPEnabled:
 		return netv1alpha1.HTTPOptionEnabled
+	default: // disabled, which upstream gives up, too
+		return ""
 	}
-	return ""
 }
 
 // Wildcard finds among a namespace's certificates one whose wildcard covers the host.

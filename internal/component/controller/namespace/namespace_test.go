@@ -30,7 +30,7 @@ func parsed(t *testing.T, selector, template, domains string) *settings.Settings
 		network.Data["domain-template"] = template
 	}
 	domain := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "config-domain"}, Data: map[string]string{}}
-	for _, d := range strings.Fields(domains) {
+	for d := range strings.FieldsSeq(domains) {
 		domain.Data[d] = ""
 	}
 	s, err := settings.Parse(t.Context(), map[string]*corev1.ConfigMap{"config-network": network, "config-domain": domain})
