@@ -294,3 +294,56 @@ spec:
 		t.Errorf("by the certificate cert-manager made: %v %v", res, err)
 	}
 }
+
+func TestADomainHasACertificateOfItsUsersOrOfItsOwn(t *testing.T) {
+	greeter(t, shared, "mapped-secure")
+	network(t, shared, "autocreate-cluster-domain-claims=true")
+	put := func(crt, key []byte) {
+		t.Helper()
+		shared.apply(t, fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: users}\ntype: kubernetes.io/tls\ndata: {tls.crt: %s, tls.key: %s}\n",
+			base64.StdEncoding.EncodeToString(crt), base64.StdEncoding.EncodeToString(key)))
+	}
+	const domain = "shop.example.test"
+	crt, key := pairFor(t, domain)
+	put(crt, key)
+	mapping := func(tls string) {
+		t.Helper()
+		shared.apply(t, "apiVersion: serving.knative.dev/v1beta1\nkind: DomainMapping\nmetadata: {name: "+domain+"}\nspec: {ref: {apiVersion: serving.knative.dev/v1, kind: Service, name: mapped-secure}"+tls+"}\n")
+	}
+	shows := func(what string, ask func() bool) {
+		t.Helper()
+		eventually(t, what, func() (bool, string) {
+			return ask(), shared.jsonpath(t, "domainmapping/"+domain, `{.status.url} {.status.conditions[*].reason}`)
+		})
+	}
+	url := func() string {
+		seen := shared.jsonpath(t, "domainmapping/"+domain, `{.status.conditions[?(@.type=="Ready")].status} {.status.url}`)
+		url, _ := strings.CutPrefix(seen, "True https://")
+		return "https://" + url
+	}
+	trusts := func(crt []byte) func() bool {
+		return func() bool {
+			client := trusting(t, shared, true)
+			pool := x509.NewCertPool()
+			pool.AppendCertsFromPEM(crt)
+			client.Transport.(*http.Transport).TLSClientConfig.RootCAs = pool
+			res, body, err := fetch(t, client, url())
+			return err == nil && res.StatusCode == http.StatusOK && strings.Contains(body, "Hello")
+		}
+	}
+	mapping(", tls: {secretName: users}")
+	shows("the user's certificate", trusts(crt))
+	crt, key = pairFor(t, domain)
+	put(crt, key)
+	shows("the rotated one, without a restart", trusts(crt))
+	network(t, shared, "external-domain-tls=Enabled")
+	mapping("")
+	authority, err := os.ReadFile(filepath.Join(shared.data, "ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shows("one of ebb's own", trusts(authority))
+	if seen := shared.jsonpath(t, "kcert/"+domain, "{.metadata.ownerReferences[0].kind} {.spec.secretName}"); seen != "DomainMapping "+domain {
+		t.Errorf("the certificate belongs to %s", seen)
+	}
+}

@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -42,22 +41,6 @@ func IngressClass(annotations map[string]string, network *netcfg.Config) string 
 		return class
 	}
 	return network.DefaultIngressClass
-}
-
-// HTTPOption is what is to be done with plain HTTP: the object's own wish, or the cluster's.
-func HTTPOption(annotations map[string]string, network *netcfg.Config) netv1alpha1.HTTPOption {
-	protocol := netcfg.HTTPProtocol(strings.ToLower(netapi.GetHTTPProtocol(annotations)))
-	if protocol == "" {
-		protocol = network.HTTPProtocol
-	}
-	switch protocol {
-	case netcfg.HTTPEnabled:
-		return netv1alpha1.HTTPOptionEnabled
-	case netcfg.HTTPRedirected:
-		return netv1alpha1.HTTPOptionRedirected
-	default:
-		return ""
-	}
 }
 
 // Answered tells whether another's gateway has said something of the Ingress as it is wanted.

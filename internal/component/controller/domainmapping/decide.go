@@ -3,7 +3,6 @@ package domainmapping
 import (
 	"fmt"
 	"net"
-	"strconv"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,6 +14,7 @@ import (
 	domaincfg "knative.dev/serving/pkg/reconciler/route/config"
 
 	"ebb.dev/ebb/internal/component/controller"
+	"ebb.dev/ebb/internal/domain/certificate"
 	"ebb.dev/ebb/internal/domain/render"
 	"ebb.dev/ebb/internal/domain/traffic"
 	"ebb.dev/ebb/internal/platform/kube/settings"
@@ -27,6 +27,8 @@ type state struct {
 	target   target
 	ingress  *netv1alpha1.Ingress // nil when there is none
 	settings *settings.Settings
+
+	certificate *netv1alpha1.Certificate // of the domain's name, nil when there is none
 }
 
 // plan is what is to be done.
@@ -36,12 +38,15 @@ type plan struct {
 	drop    bool                            // the table must not have the domain
 	ingress *netv1alpha1.Ingress
 	tls     []netv1alpha1.IngressTLS
-	after   *servingv1beta1.DomainMapping       // with its new status
-	status  *servingv1beta1.DomainMappingStatus // within after
+
+	createCertificate, updateCertificate *netv1alpha1.Certificate
+
+	after  *servingv1beta1.DomainMapping       // with its new status
+	status *servingv1beta1.DomainMappingStatus // within after
 }
 
 // decide makes the plan, in upstream's order: what fails leaves the conditions after it as they were.
-func (s *state) decide(publicPort int) plan {
+func (s *state) decide(at ports) plan {
 	after := s.mapping.DeepCopy()
 	p := plan{after: after, status: &after.Status}
 	controller.Begin(after)
@@ -49,12 +54,11 @@ func (s *state) decide(publicPort int) plan {
 	if s.mapping.Generation != s.mapping.Status.ObservedGeneration {
 		p.status.MarkIngressNotConfigured()
 	}
-	url := &apis.URL{Scheme: s.settings.Network.DefaultExternalScheme, Host: withPort(s.mapping.Name, publicPort)}
-	p.status.URL, p.status.Address = url, &duckv1.Addressable{URL: url}
+	p.say(at.url(s.settings.Network.DefaultExternalScheme, s.mapping.Name))
 	if !p.decideClaim(s) {
 		return p
 	}
-	p.decideTLS(s)
+	p.say(at.url(p.decideTLS(s), s.mapping.Name))
 	host, service, err := s.host()
 	if err != nil {
 		p.status.MarkReferenceNotResolved(err.Error())
@@ -63,17 +67,15 @@ func (s *state) decide(publicPort int) plan {
 	p.status.MarkReferenceResolved()
 	p.ingress = render.MappingIngress(s.mapping, render.MappingPlan{
 		Class: controller.IngressClass(s.mapping.Annotations, s.settings.Network), Host: host, Service: service,
-		TLS: p.tls, Option: controller.HTTPOption(s.mapping.Annotations, s.settings.Network),
+		TLS: p.tls, Option: certificate.HTTPOption(s.settings.Network, s.mapping.Annotations),
 	})
 	p.decideIngress(s, host)
 	return p
 }
 
-func withPort(name string, port int) string {
-	if port == 0 || port == 80 {
-		return name
-	}
-	return net.JoinHostPort(name, strconv.Itoa(port))
+// say has the status show the domain's URL.
+func (p *plan) say(url *apis.URL) {
+	p.status.URL, p.status.Address = url, &duckv1.Addressable{URL: url}
 }
 
 // decideClaim tells whether the domain is the namespace's. Who has no claim keeps what the table
@@ -102,7 +104,7 @@ func (p *plan) decideIngress(s *state, host string) {
 			"There is an existing Ingress %q that we do not own.", s.ingress.Name)
 		p.ingress = nil
 	case controller.Ours(p.ingress):
-		p.entry = entryOf(s.mapping, host)
+		p.entry = s.entryOf(host)
 		controller.Manage(p.after).MarkTrue(servingv1beta1.DomainMappingConditionIngressReady)
 	case controller.Answered(s.ingress, p.ingress):
 		p.drop = true
@@ -111,11 +113,6 @@ func (p *plan) decideIngress(s *state, host string) {
 		p.drop = true
 		controller.MarkUnanswered(p.after, servingv1beta1.DomainMappingConditionIngressReady, p.ingress)
 	}
-}
-
-// decideTLS says where the domain's certificate comes from.
-func (p *plan) decideTLS(*state) {
-	p.status.MarkTLSNotEnabled(servingv1beta1.ExternalDomainTLSNotEnabledMessage)
 }
 
 // host is the name in the cluster that the reference stands for, and the Service it begins with. It
@@ -145,9 +142,11 @@ var clusterServices = domaincfg.DefaultDomain
 
 // entryOf has the domain answer as the host does. A host without a Route is a plain Service: its
 // server gets the requests under the name it knows.
-func entryOf(dm *servingv1beta1.DomainMapping, host string) *controller.Entry {
+func (s *state) entryOf(host string) *controller.Entry {
+	dm := s.mapping
 	return &controller.Entry{Rules: []traffic.Rule{{
 		Host: dm.Name, Route: types.NamespacedName{Namespace: dm.Namespace, Name: dm.Name},
 		Like: host, Backend: net.JoinHostPort(host, "80"), HostRewrite: host,
+		Secret: s.secret(), Redirect: certificate.Redirected(s.settings.Network, dm.Annotations),
 	}}}
 }

@@ -114,7 +114,7 @@ func TestDecide(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := &state{mapping: mapping("shop"), target: leads(inside, ""), settings: automatic(t)}
 			tt.change(s)
-			p := s.decide(8080)
+			p := s.decide(ports{8080, 8443})
 			if diff := cmp.Diff(tt.want, told(p.after)); diff != "" {
 				t.Errorf("conditions (-want +got):\n%s", diff)
 			}
@@ -135,7 +135,7 @@ func TestDecide(t *testing.T) {
 }
 
 func TestTheDomainAnswersAsItsTargetDoes(t *testing.T) {
-	p := (&state{mapping: mapping("shop"), target: leads(inside, ""), settings: automatic(t)}).decide(80)
+	p := (&state{mapping: mapping("shop"), target: leads(inside, ""), settings: automatic(t)}).decide(ports{80, 443})
 	rule := p.entry.Rules[0]
 	if rule.Host != domain || rule.Like != inside || rule.Backend != inside+":80" || rule.ClusterLocal {
 		t.Errorf("rule %+v", rule)

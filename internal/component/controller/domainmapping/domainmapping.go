@@ -37,7 +37,7 @@ type Reconciler struct {
 	settings   *settings.Store
 	references *references
 	book       *controller.Chapter
-	publicPort int
+	ports      ports
 	ingresses  controller.Ingresses
 	log        *slog.Logger
 }
@@ -46,13 +46,13 @@ type Reconciler struct {
 func Setup(ctx context.Context, c controller.Config) error {
 	trigger := &controller.Trigger{}
 	r := &Reconciler{
-		client:     c.Manager.GetClient(),
-		live:       c.Manager.GetAPIReader(),
-		events:     c.Manager.GetEventRecorder("domainmapping-controller"),
-		settings:   c.Settings,
-		book:       c.Book.Chapter(trigger.Fire),
-		publicPort: c.PublicPort,
-		log:        c.Log,
+		client:   c.Manager.GetClient(),
+		live:     c.Manager.GetAPIReader(),
+		events:   c.Manager.GetEventRecorder("domainmapping-controller"),
+		settings: c.Settings,
+		book:     c.Book.Chapter(trigger.Fire),
+		ports:    ports{plain: c.PublicPort, tls: c.PublicTLSPort},
+		log:      c.Log,
 	}
 	r.ingresses = controller.Ingresses{Client: r.client, Events: r.events, Inside: c.Gateway, Outside: c.PublicGateway}
 	c.Settings.Subscribe(func() { r.everyone(ctx, trigger.Fire) })
@@ -60,6 +60,7 @@ func Setup(ctx context.Context, c controller.Config) error {
 		Named("domainmapping").
 		For(&servingv1beta1.DomainMapping{}).
 		Owns(&netv1alpha1.Ingress{}).
+		Owns(&netv1alpha1.Certificate{}).
 		Watches(&netv1alpha1.ClusterDomainClaim{}, handler.EnqueueRequestsFromMapFunc(r.named)).
 		Watches(&servingv1.Service{}, handler.EnqueueRequestsFromMapFunc(r.referring), builder.WithPredicates(readdressed)).
 		Watches(&servingv1.Route{}, handler.EnqueueRequestsFromMapFunc(r.referring), builder.WithPredicates(readdressed)).
@@ -99,7 +100,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		r.book.Drop(req.NamespacedName)
 		return ctrl.Result{}, controller.Settled(r.release(ctx, s))
 	}
-	p := s.decide(r.publicPort)
+	p := s.decide(r.ports)
 	return ctrl.Result{RequeueAfter: s.target.again}, controller.Settled(r.act(ctx, s, p))
 }
 
@@ -134,6 +135,9 @@ func (r *Reconciler) patch(ctx context.Context, next, before *servingv1beta1.Dom
 // act claims the domain, publishes, and writes the Ingress and the status.
 func (r *Reconciler) act(ctx context.Context, s *state, p plan) error {
 	if first, err := r.claim(ctx, s, &p); err != nil || !first {
+		return err
+	}
+	if err := r.writeCertificate(ctx, p); err != nil {
 		return err
 	}
 	key := client.ObjectKeyFromObject(s.mapping)

@@ -51,7 +51,7 @@ func newWorld(t *testing.T, s *settings.Settings, objects ...client.Object) *wor
 	w.routes = book.Chapter(func(types.NamespacedName) {})
 	w.Reconciler = &Reconciler{
 		client: c, live: c, events: events.NewFakeRecorder(50), settings: settings.Fixed(s),
-		references: &references{served: c, others: w.other}, book: book.Chapter(func(name types.NamespacedName) { w.news = append(w.news, name) }), publicPort: 8080, log: log,
+		references: &references{served: c, others: w.other}, book: book.Chapter(func(name types.NamespacedName) { w.news = append(w.news, name) }), ports: ports{8080, 8443}, log: log,
 	}
 	w.ingresses = controller.Ingresses{Client: c, Events: w.events, Inside: "inside", Outside: "outside"}
 	return w

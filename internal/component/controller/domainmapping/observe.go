@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
+	"ebb.dev/ebb/internal/domain/certificate"
 	"ebb.dev/ebb/internal/domain/render"
 )
 
@@ -36,9 +37,9 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*st
 	return s, err
 }
 
-// holdings gathers the claim and the Ingress.
+// holdings gathers the claim, the Ingress and the Certificate.
 func (r *Reconciler) holdings(ctx context.Context, s *state) error {
-	claim, ingress := &netv1alpha1.ClusterDomainClaim{}, &netv1alpha1.Ingress{}
+	claim, ingress, cert := &netv1alpha1.ClusterDomainClaim{}, &netv1alpha1.Ingress{}, &netv1alpha1.Certificate{}
 	switch err := r.client.Get(ctx, types.NamespacedName{Name: s.mapping.Name}, claim); {
 	case err == nil:
 		s.claim = claim
@@ -51,6 +52,13 @@ func (r *Reconciler) holdings(ctx context.Context, s *state) error {
 		s.ingress = ingress
 	case client.IgnoreNotFound(err) != nil:
 		return fmt.Errorf("getting ingress %s: %w", at, err)
+	}
+	at.Name = certificate.OfDomain(s.mapping, "").Name
+	switch err := r.client.Get(ctx, at, cert); {
+	case err == nil:
+		s.certificate = cert
+	case client.IgnoreNotFound(err) != nil:
+		return fmt.Errorf("getting certificate %s: %w", at, err)
 	}
 	return nil
 }

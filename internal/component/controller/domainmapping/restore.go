@@ -48,5 +48,5 @@ func (s *state) restored() *controller.Entry {
 	if host == "" {
 		return nil
 	}
-	return entryOf(s.mapping, host)
+	return s.entryOf(host)
 }
