@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"ebb.dev/ebb/internal/component/gateway/admit"
+	"ebb.dev/ebb/internal/domain/traffic"
 )
 
 // retrySoon is the Retry-After, in seconds, of refusals that may soon be over.
@@ -85,4 +88,47 @@ func (c *call) refuseTimeout() {
 // refuseBroken answers a request that an instance did not answer properly.
 func (c *call) refuseBroken(reason, message string) {
 	c.refuse(refusal{http.StatusBadGateway, reason, message, ""})
+}
+
+// redirect answers a plain request from outside to a host that is to be reached by TLS.
+func (f *front) redirect(rule *traffic.Rule, w http.ResponseWriter, r *http.Request) bool {
+	if !rule.Redirect || !f.external || r.TLS != nil {
+		return false
+	}
+	if f.g.trusted(peerAddress(r.RemoteAddr)) && strings.EqualFold(r.Header.Get(headerForwardProto), "https") {
+		return false // a proxy in front has the TLS
+	}
+	host := rule.Host
+	if port := f.g.config.TLSPort; port != 0 && port != 443 {
+		host = net.JoinHostPort(host, strconv.Itoa(port))
+	}
+	toTLS(host, w, r)
+	return true
+}
+
+// sendToTLS answers plain requests on a port for TLS.
+func (g *Gateway) sendToTLS(w http.ResponseWriter, r *http.Request) {
+	if _, ok := g.state.Load().table.Match(r.Host, false); !ok {
+		g.refuseHost(w, r)
+		return
+	}
+	toTLS(r.Host, w, r)
+}
+
+// toTLS redirects for good. Only what has no body may be asked for anew in another way, so other
+// methods get the status that keeps them.
+func toTLS(host string, w http.ResponseWriter, r *http.Request) {
+	status := http.StatusPermanentRedirect
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		status = http.StatusMovedPermanently
+	}
+	path := r.URL.RequestURI()
+	if !strings.HasPrefix(path, "/") {
+		path = "/" // of OPTIONS *
+	}
+	h := w.Header()
+	h.Set("Location", "https://"+host+path)
+	h.Set("Connection", "close") // the port, or what is spoken on it, is another from now on
+	h.Set("Content-Length", "0")
+	w.WriteHeader(status)
 }

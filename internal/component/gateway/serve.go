@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/h2c"
+
+	"ebb.dev/ebb/internal/component/gateway/mixed"
 )
 
 // Bounds on clients.
@@ -62,6 +65,35 @@ func (g *Gateway) serve(ctx context.Context, srv *http.Server, ln net.Listener) 
 	return nil
 }
 
+// ServeTLS is Serve for clients that speak TLS: the name they ask for chooses the certificate, and
+// they choose HTTP/2 or HTTP/1.1. Those that speak plain HTTP here are sent to https.
+func (g *Gateway) ServeTLS(ctx context.Context, ln net.Listener, external bool) error {
+	if g.config.Certificate == nil {
+		return errors.Join(errors.New("serving TLS: there are no certificates"), ln.Close())
+	}
+	parts := mixed.Split(ln, readHeaderTimeout)
+	plain := &http.Server{
+		Handler: http.HandlerFunc(g.sendToTLS), ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: clientIdle, MaxHeaderBytes: maxHeaderBytes,
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- g.serve(ctx, plain, parts.Plain) }()
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return g.certificate(hello, external) },
+	}
+	err := g.Serve(ctx, tls.NewListener(parts.TLS, config), external)
+	return errors.Join(err, parts.Close(), <-ended)
+}
+
+// certificate is for the host the client names, if a route has it.
+func (g *Gateway) certificate(hello *tls.ClientHelloInfo, external bool) (*tls.Certificate, error) {
+	rule, ok := g.state.Load().table.Match(hello.ServerName, external)
+	if !ok {
+		return nil, fmt.Errorf("no route has the host %q", hello.ServerName)
+	}
+	return g.config.Certificate(rule.Host, rule.Secret)
+}
+
 // server returns the HTTP server for one side.
 func (g *Gateway) server(external bool) *http.Server {
 	protocols := &http.Protocols{}
@@ -78,7 +110,7 @@ func (g *Gateway) server(external bool) *http.Server {
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(g.config.Log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			return context.WithValue(ctx, connKey{}, bare(conn))
+			return context.WithValue(ctx, connKey{}, mixed.Bare(conn))
 		},
 	}
 }
