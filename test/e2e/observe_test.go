@@ -110,12 +110,6 @@ func TestMetricsByKnativesNames(t *testing.T) {
 		"--type=merge", "-p", `{"data":{"metrics-protocol":"statsd"}}`); err == nil || !strings.Contains(out, "statsd") {
 		t.Errorf("an unknown protocol is taken: %v %s", err, out)
 	}
-	shared.do(t, "delete", "measured")
-	eventually(t, "the metrics of a deleted service gone", func() (bool, string) {
-		seen := scrape(t, control(), "ebb")
-		_, line, left := strings.Cut(seen, `"measured-00001"`)
-		return !left, line[:min(len(line), 200)]
-	})
 }
 
 // collector keeps what is sent to it by OTLP.

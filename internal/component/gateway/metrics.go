@@ -1,10 +1,13 @@
 package gateway
 
 import (
+	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
+	"knative.dev/networking/pkg/http/header"
 
 	"ebb.dev/ebb/internal/component/gateway/record"
 	"ebb.dev/ebb/internal/platform/telemetry/series"
@@ -64,6 +67,9 @@ func (m *metrics) observe(c *call, now time.Time) {
 	if w := c.entry.Waited; w > 0 {
 		m.waits.WithLabelValues(c.rev.name.Namespace, c.rev.name.Name).Observe(w.Seconds())
 	}
+	if probing(c.r.Header) {
+		return // as Knative leaves probes out
+	}
 	q := record.Request{
 		Method: c.r.Method, Status: status, Version: c.r.ProtoMajor, TLS: c.r.TLS != nil, Tag: c.routeTag(),
 		Reason: c.reason, Took: now.Sub(c.arrived), Sent: c.sent, Received: c.r.ContentLength,
@@ -75,6 +81,12 @@ func (m *metrics) observe(c *call, now time.Time) {
 		q.Took = c.switched.Sub(c.arrived) // a tunnel's life is not a request's duration
 	}
 	c.rev.record.Load().Observe(&q)
+}
+
+// probing tells requests that only look whether somebody answers, by the agent kubelets have.
+func probing(h http.Header) bool {
+	agent := h["User-Agent"]
+	return len(agent) == 1 && strings.HasPrefix(agent[0], header.KubeProbeUAPrefix)
 }
 
 // The values of kn.route.tag that are no tag.

@@ -26,7 +26,18 @@ func TestNumbersGoWithTheRevision(t *testing.T) {
 		}
 		return n
 	}
+	probe := r.request("GET", "/", "")
+	probe.Header.Set("User-Agent", "kube-probe/1.36")
+	if resp, err = http.DefaultTransport.RoundTrip(probe); err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
 	waitFor(t, "the request to be counted", func() bool { return told() == 8 })
+	for name, value := range seriestest.Read(t, &r.numbers) {
+		if strings.HasPrefix(name, "http.server.request.duration") && value != 1 {
+			t.Errorf("%v requests counted, want one and no probe", value)
+		}
+	}
 	if r.g.SetTable(&traffic.Table{}); told() == 0 {
 		t.Error("a revision whose instance is there has no numbers")
 	}

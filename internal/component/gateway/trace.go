@@ -83,7 +83,7 @@ func (c *call) serverAttributes() []attribute.KeyValue {
 	out := []attribute.KeyValue{
 		attribute.String("http.request.method", r.Method), attribute.String("url.scheme", scheme),
 		attribute.String("url.path", r.URL.Path), attribute.String("server.address", host), attribute.Int("server.port", port),
-		attribute.String("network.protocol.version", strconv.Itoa(r.ProtoMajor)), attribute.String("client.address", peerAddress(r.RemoteAddr)),
+		attribute.String("network.protocol.version", protocolVersion(r)), attribute.String("client.address", peerAddress(r.RemoteAddr)),
 		attribute.String("k8s.namespace.name", c.rev.name.Namespace), attribute.String("kn.service.name", labels.Service),
 		attribute.String("kn.configuration.name", labels.Configuration), attribute.String("kn.revision.name", c.rev.name.Name),
 		attribute.String("kn.route.name", c.rule.Route.Name), attribute.String("kn.route.tag", c.routeTag()),
@@ -92,6 +92,14 @@ func (c *call) serverAttributes() []attribute.KeyValue {
 		out = append(out, attribute.String("user_agent.original", agent))
 	}
 	return out
+}
+
+// protocolVersion is HTTP's as OpenTelemetry writes it.
+func protocolVersion(r *http.Request) string {
+	if r.ProtoMajor > 1 {
+		return strconv.Itoa(r.ProtoMajor)
+	}
+	return "1." + strconv.Itoa(r.ProtoMinor)
 }
 
 // startTry begins the client span of a try and names it to the instance.

@@ -99,7 +99,7 @@ func TestTheInstanceSeesOurSpan(t *testing.T) {
 			}
 			got := attribute.NewSet(append(server.Attributes(), client.Attributes()...)...)
 			for key, want := range map[attribute.Key]string{
-				"http.request.method": "GET", "http.response.status_code": "200", "url.path": "/path", "url.scheme": "http",
+				"http.request.method": "GET", "http.response.status_code": "200", "network.protocol.version": "1.1", "url.path": "/path", "url.scheme": "http",
 				"kn.revision.name": "hello-00001", "kn.service.name": "hello", "k8s.namespace.name": "default",
 				"kn.route.tag": "kn:disabled", "faas.coldstart": "false", "k8s.pod.name": "pod-1",
 			} {
