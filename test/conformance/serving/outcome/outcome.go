@@ -52,7 +52,7 @@ func Run(cmd *exec.Cmd, test string) Outcome {
 	exit := new(exec.ExitError)
 	if o.Result == "" || o.Result == Pass && err != nil {
 		o.Result = Fail
-		o.Reason = "the suite ended before the test did"
+		o.Reason = "the suite ended before the test did" + o.Reason
 		if err != nil && !errors.As(err, &exit) {
 			o.Reason += ": " + err.Error()
 		}
@@ -121,8 +121,11 @@ func read(from io.Reader, test string) Outcome {
 		}
 	}
 	o.Output = all.String()
-	if o.Result == Fail || o.Result == Skip {
+	switch last := said[test]; {
+	case o.Result == Fail || o.Result == Skip:
 		o.Reason = reason(ended[o.Result], said, test)
+	case o.Result == "" && last != words{}:
+		o.Reason = "; it last said: " + cmp.Or(last.test, last.other)
 	}
 	return o
 }

@@ -41,6 +41,10 @@ func TestRead(t *testing.T) {
 		"no end is no result": {
 			events: `{"Action":"output","Test":"TestX","Output":"panic: oh\n"}`,
 		},
+		"a test that does not end is known by what it said last": {
+			events: `{"Action":"output","Test":"TestX","Output":"    x_test.go:3: waiting\n"}`,
+			reason: "; it last said: waiting",
+		},
 		"what is no event is kept as output": {
 			events: `plain words
 {"Action":"pass","Test":"TestX"}`,
