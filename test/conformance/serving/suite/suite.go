@@ -103,7 +103,11 @@ func Select(wanted string) ([]Suite, error) {
 		if len(found) == 0 {
 			return nil, fmt.Errorf("finding suite %q: there are conformance, toggled, and %s", name, names(all))
 		}
-		chosen = append(chosen, found...)
+		for _, f := range found {
+			if !slices.ContainsFunc(chosen, func(s Suite) bool { return s.Name == f.Name }) {
+				chosen = append(chosen, f)
+			}
+		}
 	}
 	return chosen, nil
 }

@@ -17,6 +17,7 @@ func TestSelect(t *testing.T) {
 		"conformance is three":       {"conformance", []string{"v1", "v1beta1", "runtime"}, 3},
 		"toggled are all others":     {"toggled", []string{"tagheader"}, 11},
 		"names in the order given":   {"e2e,v1", []string{"e2e", "v1"}, 2},
+		"nothing comes twice":        {"gc,toggled,gc", []string{"gc", "tagheader"}, 11},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
