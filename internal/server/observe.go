@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -151,7 +152,7 @@ func (s *Server) showRequests(w http.ResponseWriter, r *http.Request) {
 	out := http.NewResponseController(w)
 	_ = out.Flush() // shows at the first line
 	err := s.observed.shelf.Read(r.Context(), ask, func(text []byte) error {
-		if _, err := w.Write(append(text[:len(text):len(text)], '\n')); err != nil {
+		if _, err := w.Write(append(slices.Clip(text), '\n')); err != nil {
 			return err
 		}
 		return out.Flush()

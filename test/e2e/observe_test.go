@@ -66,16 +66,18 @@ func control() *http.Client {
 // lines are the beginnings of metrics' lines that a service's requests and scaling make.
 func lines(name string) (requests, scaling []string) {
 	names := `k8s_namespace_name="default",kn_configuration_name="` + name + `",kn_revision_name="` + name + `-00001",`
-	return []string{
-			`kn_serving_invocation_duration_seconds_bucket{http_response_status_code="200",` + names,
-			`http_server_request_duration_seconds_count{http_request_method="GET",http_response_status_code="200",` + names,
-		}, []string{
-			"kn_revision_request_queued{" + names, "kn_revision_request_active{" + names, "kn_revision_request_concurrency{" + names,
-			"kn_revision_pods_desired{" + names, "kn_revision_pods_requested{" + names, "kn_revision_pods_count{" + names,
-			"kn_revision_pods_not_ready_count{" + names, "kn_revision_pods_pending_count{" + names, "kn_revision_pods_terminating_count{" + names,
-			"kn_revision_concurrency_stable{" + names, "kn_revision_concurrency_panic{" + names, "kn_revision_concurrency_target{" + names,
-			"kn_revision_capacity_excess{" + names, "kn_revision_panic_mode{" + names,
-		}
+	requests = []string{
+		`kn_serving_invocation_duration_seconds_bucket{http_response_status_code="200",` + names,
+		`http_server_request_duration_seconds_count{http_request_method="GET",http_response_status_code="200",` + names,
+	}
+	for _, metric := range []string{
+		"request_queued", "request_active", "request_concurrency", "pods_desired", "pods_requested", "pods_count",
+		"pods_not_ready_count", "pods_pending_count", "pods_terminating_count", "concurrency_stable", "concurrency_panic",
+		"concurrency_target", "capacity_excess", "panic_mode",
+	} {
+		scaling = append(scaling, "kn_revision_"+metric+"{"+names)
+	}
+	return requests, scaling
 }
 
 // without lists the lines that a scrape lacks.

@@ -62,7 +62,7 @@ func instrument(name, unit, description string) *series.Instrument {
 }
 
 // averages are the metrics of what a revision is scaled on.
-type averages struct{ stable, panic, target *series.Instrument }
+type averages struct{ stable, burst, target *series.Instrument }
 
 // The instruments, with Knative's names and units.
 var (
@@ -84,7 +84,7 @@ var (
 func averagesOf(metric, unit string) averages {
 	return averages{
 		stable: instrument(metric+".stable", unit, "Average over the stable window."),
-		panic:  instrument(metric+".panic", unit, "Average over the panic window."),
+		burst:  instrument(metric+".panic", unit, "Average over the panic window."),
 		target: instrument(metric+".target", unit, "Value that one instance should carry."),
 	}
 }
@@ -117,7 +117,7 @@ func tell(b *series.Batch, attrs attribute.Set, s State, pods fleet.Counts) {
 	b.Int(panicMode, attrs, map[bool]int64{true: 1}[s.Panicking])
 	if of, known := byMetric[s.Metric]; known {
 		b.Float(of.stable, attrs, s.Stable)
-		b.Float(of.panic, attrs, s.Panic)
+		b.Float(of.burst, attrs, s.Panic)
 		b.Float(of.target, attrs, s.Target)
 	}
 }

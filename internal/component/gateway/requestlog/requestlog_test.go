@@ -21,8 +21,8 @@ import (
 )
 
 // input is one request that hello answered.
-func input(target string) *requestlog.Input {
-	r := httptest.NewRequestWithContext(context.Background(), http.MethodPost, target, strings.NewReader("hello"))
+func input(t *testing.T, target string) *requestlog.Input {
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, target, strings.NewReader("hello"))
 	r.Header.Set("User-Agent", `it's "me"`)
 	r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	return &requestlog.Input{
@@ -70,7 +70,7 @@ func TestTemplates(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff([]string{c.want}, logged(t, requestlog.Settings{On: true, Template: c.template}, input("http://hello/a?b=c"))); diff != "" {
+			if diff := cmp.Diff([]string{c.want}, logged(t, requestlog.Settings{On: true, Template: c.template}, input(t, "http://hello/a?b=c"))); diff != "" {
 				t.Errorf("lines (-want +got):\n%s", diff)
 			}
 		})
@@ -81,7 +81,7 @@ func TestTemplates(t *testing.T) {
 }
 
 func TestStructuredLines(t *testing.T) {
-	in := input(`http://hello/a?b='"`)
+	in := input(t, `http://hello/a?b='"`)
 	in.Request.RequestURI = `/a?b='"`
 	lines := logged(t, requestlog.Settings{On: true}, in)
 	if len(lines) != 1 {
@@ -112,7 +112,7 @@ func TestStructuredLines(t *testing.T) {
 }
 
 func TestWhatIsLogged(t *testing.T) {
-	probe, plain := input("http://hello/probe"), input("http://hello/")
+	probe, plain := input(t, "http://hello/probe"), input(t, "http://hello/")
 	probe.Request.Header.Set("User-Agent", "kube-probe/1.36")
 	const path = "{{.Request.URL.Path}}"
 	cases := map[string]struct {
@@ -145,10 +145,10 @@ func TestAFullBufferDropsAndCounts(t *testing.T) {
 		done := make(chan struct{})
 		go func() { _ = l.Run(ctx); close(done) }()
 		const requests = 5000
-		l.Add(input("http://hello/"))
+		l.Add(input(t, "http://hello/"))
 		synctest.Wait() // it is being written
 		for range requests - 1 {
-			l.Add(input("http://hello/"))
+			l.Add(input(t, "http://hello/"))
 		}
 		const want = "# HELP ebb_gateway_request_log_dropped_total Requests that are missing in the request log because it could not be written as fast as they came.\n" +
 			"# TYPE ebb_gateway_request_log_dropped_total counter\nebb_gateway_request_log_dropped_total 903\n"

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 )
 
@@ -82,7 +83,7 @@ func (s *Shelf) append(text []byte) error {
 		}
 		s.file, s.written = file, info.Size()
 	}
-	n, err := s.file.Write(append(text[:len(text):len(text)], '\n'))
+	n, err := s.file.Write(append(slices.Clip(text), '\n'))
 	s.written += int64(n)
 	return err
 }
