@@ -14,7 +14,7 @@ import (
 )
 
 func TestTimeouts(t *testing.T) {
-	const short, long = 100 * time.Millisecond, 10 * time.Second
+	const short, long = 500 * time.Millisecond, 10 * time.Second
 	// The application waits before its response, before its body and before its body's end.
 	stall := func(where string) http.HandlerFunc {
 		return func(w http.ResponseWriter, req *http.Request) {
@@ -29,7 +29,7 @@ func TestTimeouts(t *testing.T) {
 			_, _ = io.WriteString(w, "start ")
 			w.(http.Flusher).Flush()
 			for range 4 {
-				<-time.After(short / 3)
+				<-time.After(short / 6)
 				_, _ = io.WriteString(w, "tick ")
 				w.(http.Flusher).Flush()
 			}
@@ -74,7 +74,7 @@ func TestTimeouts(t *testing.T) {
 }
 
 func TestConnectionIsUsableAfterATimeout(t *testing.T) {
-	r := newRig(t, traffic.Settings{Timeout: 30 * time.Millisecond})
+	r := newRig(t, traffic.Settings{Timeout: 300 * time.Millisecond})
 	r.serve(func(w http.ResponseWriter, req *http.Request) {
 		if req.URL.Path == "/slow" {
 			<-req.Context().Done()
@@ -97,7 +97,7 @@ func TestConnectionIsUsableAfterATimeout(t *testing.T) {
 }
 
 func TestWebSocketTimeouts(t *testing.T) {
-	const short = 150 * time.Millisecond
+	const short = 400 * time.Millisecond
 	up := websocket.Upgrader{}
 	cases := map[string]struct {
 		settings traffic.Settings
