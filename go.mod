@@ -92,6 +92,7 @@ require (
 	k8s.io/kubernetes v1.36.4
 	k8s.io/metrics v0.36.4
 	k8s.io/utils v0.0.0-20260210185600-b8788abfbbc2
+	knative.dev/caching v0.0.0-20260727161800-0edbf88bc267
 	knative.dev/networking v0.0.0-20260727162500-c7a7b772cac9
 	knative.dev/pkg v0.0.0-20260727151759-521cb33b33dd
 	knative.dev/serving v0.50.0

@@ -25,7 +25,7 @@ func finish(d *apiextensionsv1.CustomResourceDefinition, k *kind) error {
 	v := &d.Spec.Versions[0]
 	v.AdditionalPrinterColumns = k.columns
 	root := v.Schema.OpenAPIV3Schema
-	if _, ok := root.Properties["status"]; ok {
+	if _, ok := root.Properties["status"]; ok && !k.whole {
 		v.Subresources = &apiextensionsv1.CustomResourceSubresources{Status: &apiextensionsv1.CustomResourceSubresourceStatus{}}
 	}
 	root.Properties["metadata"] = props{Type: "object"}

@@ -13,6 +13,7 @@ type kind struct {
 	labels                    map[string]string
 	columns                   []apiextensionsv1.CustomResourceColumnDefinition
 	cluster                   bool // not in a namespace
+	whole                     bool // status is written together with the rest, as one writer has both
 	pod                       []string // path to where a pod's fields are inlined
 	template                  []string // path to a template whose metadata is kept
 	scale                     bool
@@ -23,6 +24,7 @@ const (
 	servingBetaPkg = "knative.dev/serving/pkg/apis/serving/v1beta1"
 	autoscalingPkg = "knative.dev/serving/pkg/apis/autoscaling/v1alpha1"
 	networkingPkg  = "knative.dev/networking/pkg/apis/networking/v1alpha1"
+	cachingPkg     = "knative.dev/caching/pkg/apis/caching/v1alpha1"
 )
 
 var (
@@ -81,7 +83,7 @@ var kinds = []kind{
 	},
 	{
 		pkg: autoscalingPkg, group: "autoscaling.internal.knative.dev", version: "v1alpha1", name: "Metric",
-		categories: scaling,
+		categories: scaling, whole: true,
 		columns:    cols(ready, reason),
 	},
 	{
@@ -96,7 +98,7 @@ var kinds = []kind{
 	},
 	{
 		pkg: networkingPkg, group: "networking.internal.knative.dev", version: "v1alpha1", name: "ServerlessService", short: []string{"sks"},
-		categories: internal,
+		categories: internal, whole: true,
 		columns: cols(
 			text("Mode", ".spec.mode"), number("Activators", ".spec.numActivators"),
 			text("ServiceName", ".status.serviceName"), text("PrivateServiceName", ".status.privateServiceName"), ready, reason),
@@ -104,6 +106,11 @@ var kinds = []kind{
 	{
 		pkg: networkingPkg, group: "networking.internal.knative.dev", version: "v1alpha1", name: "ClusterDomainClaim", short: []string{"cdc"},
 		categories: internal, cluster: true,
+	},
+	{
+		pkg: cachingPkg, group: "caching.internal.knative.dev", version: "v1alpha1", name: "Image", short: []string{"img"},
+		categories: []string{"knative-internal", "caching"},
+		columns:    cols(text("Image", ".spec.image")),
 	},
 }
 

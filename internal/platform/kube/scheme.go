@@ -6,6 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	cachingv1alpha1 "knative.dev/caching/pkg/apis/caching/v1alpha1"
 	netv1alpha1 "knative.dev/networking/pkg/apis/networking/v1alpha1"
 	autoscalingv1alpha1 "knative.dev/serving/pkg/apis/autoscaling/v1alpha1"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
@@ -22,6 +23,7 @@ func Scheme() *runtime.Scheme {
 		servingv1beta1.AddToScheme,
 		autoscalingv1alpha1.AddToScheme,
 		netv1alpha1.AddToScheme,
+		cachingv1alpha1.AddToScheme,
 	} {
 		utilruntime.Must(add(s)) // fails only when two packages claim one kind, which a build decides
 	}
