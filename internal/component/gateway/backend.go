@@ -36,7 +36,7 @@ func newBackends(dial func(ctx context.Context, network, addr string) (net.Conn,
 // serveBackend hands a request on to the server behind a rule that leads to no revision. Nothing is
 // counted, held or limited there: it is not ours.
 func (f *front) serveBackend(w http.ResponseWriter, r *http.Request, rule *traffic.Rule) {
-	c := call{g: f.g, w: w, r: r, external: f.external}
+	c := call{g: f.g, w: w, r: r, front: f}
 	to := &url.URL{Scheme: "http", Host: rule.Backend}
 	proxy := httputil.ReverseProxy{
 		Transport: f.g.backends, FlushInterval: -1,

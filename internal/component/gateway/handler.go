@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"time"
+
+	"k8s.io/apimachinery/pkg/types"
 
 	"ebb.dev/ebb/internal/component/gateway/admit"
 	"ebb.dev/ebb/internal/component/gateway/h1"
@@ -18,10 +21,21 @@ import (
 // maxFields bounds a request's header fields; their bytes are bounded by the server.
 const maxFields = 256
 
+// Header fields by which a request names its revision where the gateway stands for the activator.
+const (
+	headerRevision  = "Knative-Serving-Revision"
+	headerNamespace = "Knative-Serving-Namespace"
+	activatorName   = "activator"
+)
+
+// clusterSuffix ends the full names of Services.
+const clusterSuffix = ".svc.cluster.local"
+
 // front serves the hosts of one side, external or of the cluster.
 type front struct {
 	g        *Gateway
 	external bool
+	direct   bool // stands for Knative's activator: requests name their revision
 }
 
 // Handler serves HTTP. With external set, hosts that are cluster-local are not known.
@@ -29,10 +43,76 @@ func (g *Gateway) Handler(external bool) http.Handler {
 	return upgradeH2C(&front{g: g, external: external})
 }
 
+// RevisionHandler serves HTTP as Knative's activator does: the header fields Knative-Serving-Namespace
+// and Knative-Serving-Revision, or the host of a revision's Service, say which revision a request is
+// for, whatever its share of a route. Only the inside of the cluster may reach it: on every other
+// side these fields are not believed.
+func (g *Gateway) RevisionHandler() http.Handler {
+	f := &front{g: g, direct: true}
+	return upgradeH2C(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked := r.Header.Get(headerProbe); asked != "" {
+			answerProbe(w, asked)
+			return
+		}
+		f.ServeHTTP(w, r)
+	}))
+}
+
+// answerProbe tells who asks for the activator that it is found.
+func answerProbe(w http.ResponseWriter, asked string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if asked != activatorName {
+		refuse(w, refusal{http.StatusBadRequest, "BadRequest", "the probe asks for somebody else", ""})
+		return
+	}
+	_, _ = w.Write([]byte(activatorName)) // the client's loss
+}
+
+// match finds the rule for a request: by the revision it names, where that is believed, by its host
+// among the routes', and inside the cluster by the host of a revision's own Service.
+func (f *front) match(st *state, r *http.Request) (*traffic.Rule, bool) {
+	if f.direct {
+		named := types.NamespacedName{Namespace: r.Header.Get(headerNamespace), Name: r.Header.Get(headerRevision)}
+		if named.Name != "" && named.Namespace != "" {
+			return st.only(named)
+		}
+	}
+	rule, ok := st.table.Match(r.Host, f.external)
+	if ok || f.external {
+		return rule, ok
+	}
+	return st.only(serviceOf(r.Host))
+}
+
+// only is a rule for one revision, if a route leads to it at all.
+func (st *state) only(rev types.NamespacedName) (*traffic.Rule, bool) {
+	if st.revisions[rev] == nil {
+		return nil, false
+	}
+	return &traffic.Rule{Targets: []traffic.Target{{Revision: rev, Percent: 100}}}, true
+}
+
+// serviceOf reads the name of a Service from a host: name.namespace, with or without what follows.
+func serviceOf(host string) types.NamespacedName {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	short, whole := strings.CutSuffix(host, clusterSuffix)
+	if !whole {
+		short = strings.TrimSuffix(host, ".svc")
+	}
+	name, namespace, ok := strings.Cut(short, ".")
+	if !ok || strings.Contains(namespace, ".") {
+		return types.NamespacedName{}
+	}
+	return types.NamespacedName{Namespace: namespace, Name: name}
+}
+
 // ServeHTTP implements http.Handler.
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	st := f.g.state.Load()
-	rule, ok := st.table.Match(r.Host, f.external)
+	rule, ok := f.match(st, r)
 	if !ok {
 		f.g.refuseHost(w, r)
 		return
@@ -49,7 +129,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := calls.Get().(*call)
-	*c = call{g: f.g, w: w, r: r, external: f.external, tag: r.Header.Get(headerTag), arrived: time.Now()}
+	*c = call{g: f.g, w: w, r: r, front: f, tag: r.Header.Get(headerTag), arrived: time.Now()}
 	if c.route(st, rule) {
 		c.serve()
 	}
@@ -80,7 +160,7 @@ func (c *call) route(st *state, rule *traffic.Rule) bool {
 // reroute looks for another revision after the present one went away while the request waited.
 func (c *call) reroute() bool {
 	st := c.g.state.Load()
-	rule, ok := st.table.Match(c.r.Host, c.external)
+	rule, ok := c.front.match(st, c.r)
 	if !ok {
 		c.status = http.StatusNotFound
 		c.g.refuseHost(c.w, c.r)
@@ -155,7 +235,7 @@ type call struct {
 	g            *Gateway
 	w            http.ResponseWriter
 	r            *http.Request
-	external     bool
+	front        *front
 	tag          string // the client asked for by header
 	rule         *traffic.Rule
 	rev          *revision

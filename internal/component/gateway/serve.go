@@ -37,7 +37,12 @@ func clientConn(ctx context.Context) net.Conn {
 
 // Serve accepts clients until Shutdown or until ctx ends, which cuts off requests in flight.
 func (g *Gateway) Serve(ctx context.Context, ln net.Listener, external bool) error {
-	return g.serve(ctx, g.server(external), ln)
+	return g.serve(ctx, g.server(g.Handler(external)), ln)
+}
+
+// ServeRevisions is Serve for a listener that stands for Knative's activator; see RevisionHandler.
+func (g *Gateway) ServeRevisions(ctx context.Context, ln net.Listener) error {
+	return g.serve(ctx, g.server(g.RevisionHandler()), ln)
 }
 
 // serve runs a server until Shutdown or until ctx ends.
@@ -95,13 +100,13 @@ func (g *Gateway) certificate(hello *tls.ClientHelloInfo, external bool) (*tls.C
 }
 
 // server returns the HTTP server for one side.
-func (g *Gateway) server(external bool) *http.Server {
+func (g *Gateway) server(handler http.Handler) *http.Server {
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
-		Handler:           g.Handler(external),
+		Handler:           handler,
 		Protocols:         protocols,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       clientIdle,
