@@ -216,8 +216,8 @@ func TestValidation(t *testing.T) {
 			want: "validation failed: expected 0 <= 9999 <= 600: spec.template.spec.timeoutSeconds",
 		},
 		"a scaler that nobody here is": {
-			now:  with("template: {spec", `template: {metadata: {annotations: {autoscaling.knative.dev/class: hpa.autoscaling.knative.dev}}, spec`),
-			want: `spec.template.metadata.annotations[autoscaling.knative.dev/class]: class "hpa.autoscaling.knative.dev" is not supported by ebb yet`,
+			now:  with("template: {spec", `template: {metadata: {annotations: {autoscaling.knative.dev/class: mine.example.com}}, spec`),
+			want: `spec.template.metadata.annotations[autoscaling.knative.dev/class]: class "mine.example.com" is not supported by ebb yet`,
 		},
 		"a domain": {resource: "domainmappings", now: mapping},
 		"a domain of one word": {

@@ -31,7 +31,7 @@ func unsupported(r resource) error {
 
 func unsupportedClass(path string, meta metav1.ObjectMeta) error {
 	class := meta.Annotations[autoscaling.ClassAnnotationKey]
-	if class == "" || class == string(scale.KPA) {
+	if class == "" || class == string(scale.KPA) || class == string(scale.HPA) {
 		return nil
 	}
 	return fmt.Errorf("%s[%s]: class %q is %w: leave it out, or use %q", path, autoscaling.ClassAnnotationKey, class, errUnsupported, scale.KPA)

@@ -28,6 +28,8 @@ type State struct {
 	ActivityReason scale.Reason
 	// Initialized tells whether the initial scale was reached once.
 	Initialized bool
+	// Window is what the metric is averaged over.
+	Window time.Duration
 	// Stable and Panic are the averages of the last decision and Target what an instance should
 	// carry; Panicking tells whether it was made in panic.
 	Stable, Panic, Target float64
@@ -51,7 +53,7 @@ func (a *Autoscaler) State(key types.NamespacedName) (State, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := State{
-		Want: scale.Unknown, Replicas: r.replicas, Ready: ready, Target: r.spec.Target,
+		Want: scale.Unknown, Replicas: r.replicas, Ready: ready, Target: r.spec.Target, Window: r.spec.StableWindow,
 		Service: r.spec.Service, Configuration: r.spec.Configuration, Metric: r.spec.Metric,
 		Woken: r.woken, Decided: r.decided, Written: r.finished, Err: r.failed,
 	}

@@ -184,7 +184,7 @@ func TestDeploymentHashChangesOnlyWithWhatRuns(t *testing.T) {
 }
 
 func TestRevisionHasAPodAutoscalerAndRouteAService(t *testing.T) {
-	golden(t, "podautoscaler", render.PodAutoscaler(revisionOf(service(t, nil)), v1alpha1.ReachabilityReachable))
+	golden(t, "podautoscaler", render.PodAutoscaler(revisionOf(service(t, nil)), v1alpha1.ReachabilityReachable, "kpa.autoscaling.knative.dev"))
 	route := render.Route(service(t, nil))
 	route.UID = "route-uid"
 	golden(t, "placeholder", render.Placeholder(route, "now-hello", "gateway.ebb-system.svc.cluster.local"))

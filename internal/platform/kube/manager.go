@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -62,10 +63,11 @@ func NewManager(c *rest.Config, log *slog.Logger) (ctrl.Manager, error) {
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
-				&corev1.Pod{}:        {Label: ofRevision, Transform: slimPod},
-				&appsv1.Deployment{}: {Label: ofRevision},
-				&corev1.Service{}:    {Label: ofRoute},
-				&corev1.Secret{}:     {Label: ofCertificate},
+				&corev1.Pod{}:                            {Label: ofRevision, Transform: slimPod},
+				&appsv1.Deployment{}:                     {Label: ofRevision},
+				&autoscalingv2.HorizontalPodAutoscaler{}: {Label: ofRevision},
+				&corev1.Service{}:                        {Label: ofRoute},
+				&corev1.Secret{}:                         {Label: ofCertificate},
 
 				CertManagerDefinition(): {Field: fields.OneTermEqualSelector(metav1.ObjectNameField, CertManagerDefinition().Name)},
 			},

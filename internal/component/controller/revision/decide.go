@@ -5,6 +5,7 @@ import (
 	"maps"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,9 +22,10 @@ import (
 // state is all that a decision about a Revision rests on.
 type state struct {
 	revision   *servingv1.Revision
-	deployment *appsv1.Deployment                 // nil if there is none
-	autoscaler *autoscalingv1alpha1.PodAutoscaler // nil if there is none
-	pods       []corev1.Pod                       // of the Deployment; looked at only while none is ready
+	deployment *appsv1.Deployment                     // nil if there is none
+	autoscaler *autoscalingv1alpha1.PodAutoscaler     // nil if there is none
+	horizontal *autoscalingv2.HorizontalPodAutoscaler // nil if there is none
+	pods       []corev1.Pod                           // of the Deployment; looked at only while none is ready
 	digests    digests
 	scaled     *controller.ScaleState // nil while nothing was decided
 	ready      int                    // instances ready now
@@ -38,9 +40,12 @@ type plan struct {
 	createAutoscaler *autoscalingv1alpha1.PodAutoscaler
 	updateAutoscaler *autoscalingv1alpha1.PodAutoscaler
 	autoscalerStatus *autoscalingv1alpha1.PodAutoscalerStatus // nil when unchanged
-	spec             *scale.Spec                              // what the scaler is told; nil for nothing yet
-	after            *servingv1.Revision                      // the Revision with its new status
-	status           *servingv1.RevisionStatus                // within after
+	createHorizontal *autoscalingv2.HorizontalPodAutoscaler
+	updateHorizontal *autoscalingv2.HorizontalPodAutoscaler
+	deleteHorizontal *autoscalingv2.HorizontalPodAutoscaler
+	spec             *scale.Spec               // what the scaler is told; nil for nothing yet
+	after            *servingv1.Revision       // the Revision with its new status
+	status           *servingv1.RevisionStatus // within after
 }
 
 // decide makes the plan, in upstream's order: digests, Deployment, PodAutoscaler.
@@ -132,7 +137,7 @@ func merged(have, want map[string]string) map[string]string {
 // decideAutoscaler works out the PodAutoscaler and takes its status over into the Revision's.
 func decideAutoscaler(s state, p *plan) {
 	reach := reachability(s, p.status)
-	want, have := render.PodAutoscaler(s.revision, reach), s.autoscaler
+	want, have := render.PodAutoscaler(s.revision, reach, string(s.spec.Class)), s.autoscaler
 	before := want
 	switch {
 	case have == nil:
@@ -145,7 +150,12 @@ func decideAutoscaler(s state, p *plan) {
 		p.updateAutoscaler = changedAutoscaler(want, have)
 	}
 	after := before.DeepCopy()
-	scaleStatus(s, &after.Status)
+	if s.spec.Class == scale.HPA {
+		horizontalStatus(s, &after.Status)
+	} else {
+		scaleStatus(s, &after.Status)
+	}
+	decideHorizontal(s, after, p)
 	controller.Finish(after, before)
 	if have == nil || !equality.Semantic.DeepEqual(have.Status, after.Status) {
 		p.autoscalerStatus = &after.Status

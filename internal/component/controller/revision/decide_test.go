@@ -38,7 +38,7 @@ func fresh(t *testing.T) state {
 		t.Fatal(err)
 	}
 	s := state{revision: revisionFixture(), settings: defaults}
-	if s.spec, err = scaleSpec(s.revision, defaults); err != nil {
+	if s.spec, err = controller.ScaleSpec(s.revision, defaults); err != nil {
 		t.Fatal(err)
 	}
 	return s

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -69,7 +70,8 @@ func Setup(ctx context.Context, c controller.Config) error {
 		For(&servingv1.Revision{}).
 		Owns(&appsv1.Deployment{}).
 		Owns(&autoscalingv1alpha1.PodAutoscaler{}).
-		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(ofPod)).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(ofRevision)).
+		Watches(&autoscalingv2.HorizontalPodAutoscaler{}, handler.EnqueueRequestsFromMapFunc(ofRevision)).
 		WatchesRawSource(trigger).
 		WithOptions(ctrlcontroller.Options{MaxConcurrentReconciles: 8}).
 		Complete(r)
@@ -79,7 +81,8 @@ func Setup(ctx context.Context, c controller.Config) error {
 	return nil
 }
 
-func ofPod(_ context.Context, o client.Object) []ctrl.Request {
+// ofRevision maps what carries a Revision's label to it.
+func ofRevision(_ context.Context, o client.Object) []ctrl.Request {
 	return []ctrl.Request{{NamespacedName: types.NamespacedName{
 		Namespace: o.GetNamespace(), Name: o.GetLabels()[serving.RevisionLabelKey],
 	}}}
@@ -128,7 +131,7 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*st
 		return nil, nil
 	}
 	var err error
-	if s.spec, err = scaleSpec(s.revision, s.settings); err != nil {
+	if s.spec, err = controller.ScaleSpec(s.revision, s.settings); err != nil {
 		return nil, fmt.Errorf("reading how revision %s is scaled: %w", key, err)
 	}
 	if scaled, ok := r.scaler.State(key); ok {
@@ -139,21 +142,34 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*st
 	} else {
 		s.digests = r.resolver.Resolve(ctx, s.revision)
 	}
-	d, pa := &appsv1.Deployment{}, &autoscalingv1alpha1.PodAutoscaler{}
-	if found, err := r.find(ctx, key.Namespace, render.DeploymentName(key.Name), d); err != nil {
+	if err := r.children(ctx, key, s); err != nil {
 		return nil, err
-	} else if found {
-		s.deployment = d
-	}
-	if found, err := r.find(ctx, key.Namespace, key.Name, pa); err != nil {
-		return nil, err
-	} else if found {
-		s.autoscaler = pa
 	}
 	if s.deployment != nil && s.ready == 0 {
 		s.pods, err = r.pods(ctx, key)
 	}
 	return s, err
+}
+
+// children gathers what was made for the Revision.
+func (r *Reconciler) children(ctx context.Context, key types.NamespacedName, s *state) error {
+	d, pa, hpa := &appsv1.Deployment{}, &autoscalingv1alpha1.PodAutoscaler{}, &autoscalingv2.HorizontalPodAutoscaler{}
+	if found, err := r.find(ctx, key.Namespace, render.DeploymentName(key.Name), d); err != nil {
+		return err
+	} else if found {
+		s.deployment = d
+	}
+	if found, err := r.find(ctx, key.Namespace, key.Name, pa); err != nil {
+		return err
+	} else if found {
+		s.autoscaler = pa
+	}
+	if found, err := r.find(ctx, key.Namespace, key.Name, hpa); err != nil {
+		return err
+	} else if found {
+		s.horizontal = hpa
+	}
+	return nil
 }
 
 func (r *Reconciler) pods(ctx context.Context, key types.NamespacedName) ([]corev1.Pod, error) {
@@ -184,6 +200,9 @@ func (r *Reconciler) act(ctx context.Context, s *state, p plan) error {
 		r.scaler.SetRevision(client.ObjectKeyFromObject(rev), *p.spec)
 	}
 	if err := r.putStatus(ctx, rev, p.after); err != nil {
+		return err
+	}
+	if err := r.putHorizontal(ctx, p); err != nil {
 		return err
 	}
 	return r.putAutoscaler(ctx, s, p)

@@ -3,6 +3,8 @@ package revision
 import (
 	autoscalingv1alpha1 "knative.dev/serving/pkg/apis/autoscaling/v1alpha1"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
+
+	"ebb.dev/ebb/internal/domain/render"
 )
 
 const (
@@ -12,6 +14,7 @@ const (
 	queuedMessage    = "Requests to the target are being buffered as resources are provisioned."
 	timedOut         = "TimedOut"
 	timedOutMessage  = "The target could not be activated."
+	notServing       = "K8s Service is not ready" // what a ServerlessService says of itself then
 )
 
 // scaleStatus brings a PodAutoscaler's status up to what is wanted and ready now, by upstream's
@@ -29,10 +32,7 @@ const (
 // min is the larger of minScale and 1, and of minScale and the initial scale until that was reached
 // once, which is never forgotten.
 func scaleStatus(s state, st *autoscalingv1alpha1.PodAutoscalerStatus) {
-	st.InitializeConditions()
-	st.ServiceName, st.MetricsServiceName = s.revision.Name, s.revision.Name+"-private"
-	st.MarkSKSReady()
-
+	begin(s, st)
 	wanted := int32(-1)
 	if s.scaled != nil {
 		wanted = s.scaled.Desired
@@ -48,6 +48,17 @@ func scaleStatus(s state, st *autoscalingv1alpha1.PodAutoscalerStatus) {
 		st.MarkScaleTargetInitialized()
 	}
 	markActive(s, st, wanted, ready, floor)
+}
+
+// begin fills in what both classes show alike. Without an instance nothing serves but the gateway.
+func begin(s state, st *autoscalingv1alpha1.PodAutoscalerStatus) {
+	st.InitializeConditions()
+	st.ServiceName, st.MetricsServiceName = s.revision.Name, render.PrivateServiceName(s.revision.Name)
+	if s.ready > 0 {
+		st.MarkSKSReady()
+	} else {
+		st.MarkSKSNotReady(notServing)
+	}
 }
 
 func markActive(s state, st *autoscalingv1alpha1.PodAutoscalerStatus, wanted, ready, floor int32) {

@@ -1,4 +1,4 @@
-package revision
+package controller
 
 import (
 	"knative.dev/serving/pkg/apis/serving"
@@ -8,8 +8,8 @@ import (
 	"ebb.dev/ebb/internal/platform/kube/settings"
 )
 
-// scaleSpec reads how a Revision wants to be scaled.
-func scaleSpec(rev *servingv1.Revision, s *settings.Settings) (scale.Spec, error) {
+// ScaleSpec reads how a Revision wants to be scaled.
+func ScaleSpec(rev *servingv1.Revision, s *settings.Settings) (scale.Spec, error) {
 	spec, err := scale.Parse(rev.Annotations, rev.Spec.GetContainerConcurrency(), scaleDefaults(s))
 	spec.Service, spec.Configuration = rev.Labels[serving.ServiceLabelKey], rev.Labels[serving.ConfigurationLabelKey]
 	return spec, err
