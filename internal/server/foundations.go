@@ -93,6 +93,7 @@ func (s *Server) startCluster(ctx context.Context) error {
 		Locals: []cluster.Local{
 			{Namespace: systemNamespace, Name: "admission", Handler: &s.admission},
 			{Namespace: systemNamespace, Name: "metrics", Handler: metrics, APIs: []cluster.GroupVersion{{Group: metricsapi.Group, Version: metricsapi.Version, GroupPriority: 100, VersionPriority: 100}}},
+			{Namespace: systemNamespace, Name: "custom-metrics", Handler: s.customMetricsHandler(), APIs: customMetricsAPIs()},
 		},
 	})
 	if err != nil {

@@ -15,14 +15,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	coreac "k8s.io/client-go/applyconfigurations/core/v1"
 	discoveryac "k8s.io/client-go/applyconfigurations/discovery/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	"ebb.dev/ebb/internal/component/cluster"
 	"ebb.dev/ebb/internal/component/gateway"
 	"ebb.dev/ebb/internal/component/gateway/requestlog"
 	"ebb.dev/ebb/internal/component/metricsapi"
+	"ebb.dev/ebb/internal/component/metricsapi/custom"
 	"ebb.dev/ebb/internal/component/node"
 	"ebb.dev/ebb/internal/platform/kube"
 	"ebb.dev/ebb/internal/platform/kube/settings"
@@ -176,6 +179,24 @@ type measured struct {
 type listers struct {
 	pods  corelisters.PodLister
 	nodes corelisters.NodeLister
+}
+
+// customMetricsHandler serves custom.metrics.k8s.io from what the gateway counts. It looks for pods
+// first, which are there only after the autoscaler is.
+func (s *Server) customMetricsHandler() http.Handler {
+	gauge := custom.NewGauge(s.demand, func(rev types.NamespacedName) (string, custom.Reading, bool) {
+		state, known := s.autoscaler.State(rev)
+		return string(state.Metric), custom.Reading{Value: state.Stable, Window: state.Window}, known
+	})
+	return custom.New(custom.Config{Objects: &s.measured, Gauge: gauge, Log: s.log.With("part", "metrics")})
+}
+
+func customMetricsAPIs() []cluster.GroupVersion {
+	var out []cluster.GroupVersion
+	for i, version := range custom.Versions() {
+		out = append(out, cluster.GroupVersion{Group: custom.Group, Version: version, GroupPriority: 100, VersionPriority: int32(100 - i)})
+	}
+	return out
 }
 
 // metricsHandler serves metrics.k8s.io.
