@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -15,6 +16,7 @@ import (
 	"ebb.dev/ebb/internal/component/controller"
 	"ebb.dev/ebb/internal/component/gateway"
 	"ebb.dev/ebb/internal/component/proxy"
+	"ebb.dev/ebb/internal/domain/render"
 	"ebb.dev/ebb/internal/domain/scale"
 	"ebb.dev/ebb/internal/domain/traffic"
 	"ebb.dev/ebb/internal/platform/fleet"
@@ -164,8 +166,28 @@ func (s *Server) startListeners(ctx context.Context) error {
 	serve(withTLS, s.outerTLS, true)
 	serve(plain, s.inner, false)
 	serve(withTLS, s.innerTLS, false)
+	if err := s.serveRevisions(ctx); err != nil {
+		return err
+	}
 	s.onStop("gateway", s.within(requestPatience, "requests", s.gateway.Shutdown))
 	return s.say(func(st *Status) { st.HTTP, st.HTTPS = urls, secureURLs })
+}
+
+// serveRevisions opens the gateway where it stands for Knative's activator: at the node's address, which
+// only pods reach.
+func (s *Server) serveRevisions(ctx context.Context) error {
+	for _, port := range []int{render.ActivatorHTTPPort, render.ActivatorHTTP2Port} {
+		l, err := s.net.Listen(ctx, "tcp", net.JoinHostPort(s.id.NodeIP().String(), strconv.Itoa(port)))
+		if err != nil {
+			return fmt.Errorf("listening as the activator: %w", err)
+		}
+		go func() {
+			if err := s.gateway.ServeRevisions(context.WithoutCancel(ctx), l); err != nil && !errors.Is(err, net.ErrClosed) {
+				s.fail(fmt.Errorf("serving %s: %w", l.Addr(), err))
+			}
+		}()
+	}
+	return nil
 }
 
 // gatewayInboxes are where the Services' proxy delivers connections to the gateway's own Services.
@@ -183,7 +205,7 @@ func (s *Server) gatewayInboxes() map[types.NamespacedName]map[int32]func(net.Co
 	}
 	return map[types.NamespacedName]map[int32]func(net.Conn){
 		{Namespace: systemNamespace, Name: outerGateway}: outer,
-		{Namespace: systemNamespace, Name: innerGateway}: {80: s.inner.Deliver, 443: s.innerTLS.Deliver},
+		{Namespace: systemNamespace, Name: innerGateway}: {80: s.inner.Deliver, 81: s.inner.Deliver, 443: s.innerTLS.Deliver},
 	}
 }
 
@@ -196,5 +218,5 @@ func (a scaler) State(rev types.NamespacedName) (controller.ScaleState, bool) {
 	if !known {
 		return controller.ScaleState{}, false
 	}
-	return controller.ScaleState{Desired: state.Want, TimedOut: state.ActivityReason == scale.TimedOut}, true
+	return controller.ScaleState{Desired: state.Want, ExcessBurst: state.ExcessBurst, TimedOut: state.ActivityReason == scale.TimedOut}, true
 }

@@ -66,7 +66,7 @@ func (s *Server) services() []*coreac.ServiceApplyConfiguration {
 		WithType(corev1.ServiceTypeLoadBalancer).WithLoadBalancerIP(s.id.GatewayIP().String()).
 		WithPorts(s.gatewayPorts()...))
 	inner := coreac.Service(innerGateway, systemNamespace).WithSpec(coreac.ServiceSpec().
-		WithType(corev1.ServiceTypeClusterIP).WithPorts(port("http", 80), port("https", 443)))
+		WithType(corev1.ServiceTypeClusterIP).WithPorts(port("http", 80), port("http2", 81), port("https", 443)))
 	dns := coreac.Service(dnsService, dnsNamespace).WithLabels(map[string]string{"k8s-app": dnsService, "kubernetes.io/name": "CoreDNS"}).
 		WithSpec(coreac.ServiceSpec().WithType(corev1.ServiceTypeClusterIP).WithClusterIP(s.id.DNSIP().String()).WithPorts(
 			port("dns", 53).WithProtocol(corev1.ProtocolUDP), port("dns-tcp", 53)))

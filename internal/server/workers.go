@@ -76,7 +76,7 @@ func (s *Server) startControllers(ctx context.Context) error {
 	}
 	if err := all.Setup(context.WithoutCancel(ctx), controller.Config{
 		Manager: manager, Settings: current, Images: s.images, Fleet: s.fleet, Scaler: scaler{s.autoscaler},
-		Book: controller.NewBook(s.publish), Busy: s.gate.Busy, Gateway: innerGatewayHost, PublicGateway: outerGatewayHost,
+		Book: controller.NewBook(s.publish), Busy: s.gate.Busy, Gateway: innerGatewayHost, PublicGateway: outerGatewayHost, Activator: s.id.NodeIP(),
 		PublicPort: int(s.publicPort()), PublicTLSPort: int(s.publicTLSPort()), Authority: s.authority,
 		HostAliases: map[string][]string{routeDomain: {aliasDomain}}, Log: s.log.With("part", "controllers"),
 	}); err != nil {

@@ -9,6 +9,7 @@ package controller
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"sync"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -42,6 +43,8 @@ type Config struct {
 	Gateway string
 	// PublicGateway is the DNS name of what answers for public hosts.
 	PublicGateway string
+	// Activator is the gateway's address inside the cluster, where it stands for Knative's activator.
+	Activator netip.Addr
 	// PublicPort is the port of public URLs; 0 and 80 are left out of them.
 	PublicPort int
 	// PublicTLSPort is the port of public https URLs; 0 and 443 are left out of them.
@@ -86,6 +89,8 @@ type Scaler interface {
 type ScaleState struct {
 	// Desired is the wanted number of instances; negative when not known.
 	Desired int32
+	// ExcessBurst is the capacity beyond the target burst; below 0 requests are buffered.
+	ExcessBurst int32
 	// TimedOut says that the revision was given up because it never became active in time.
 	TimedOut bool
 }

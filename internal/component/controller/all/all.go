@@ -11,6 +11,7 @@ import (
 	"ebb.dev/ebb/internal/component/controller/collect"
 	"ebb.dev/ebb/internal/component/controller/configuration"
 	"ebb.dev/ebb/internal/component/controller/domainmapping"
+	"ebb.dev/ebb/internal/component/controller/facade"
 	"ebb.dev/ebb/internal/component/controller/namespace"
 	"ebb.dev/ebb/internal/component/controller/revision"
 	"ebb.dev/ebb/internal/component/controller/route"
@@ -26,7 +27,7 @@ func Setup(ctx context.Context, c controller.Config) error {
 	}
 	for _, setup := range []func(context.Context, controller.Config) error{
 		service.Setup, configuration.Setup, revision.Setup, route.Setup, domainmapping.Setup, collect.Setup,
-		certificate.Setup, namespace.Setup,
+		certificate.Setup, namespace.Setup, facade.Setup,
 	} {
 		if err := setup(ctx, c); err != nil {
 			return err
