@@ -55,7 +55,7 @@ shim: ## compare the embedded pod program with its source
 unit: needs bin/gotestsum bin/runsc ## unit tests (ARGS= for go test)
 	@bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --raw-command -- test/run unit
 
-oracle: bin/gotestsum ## compare the arithmetic with Knative's
+oracle: bin/gotestsum ## compare the arithmetic with Knative's (EBB_HISTORIES=1000000 for more)
 	@bin/gotestsum --format pkgname-and-test-fails --raw-command -- test/run oracle
 
 e2e: needs bin/gotestsum build ## drive the built binary as a user does (root)

@@ -1,7 +1,11 @@
 package oracle
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"runtime"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,11 +20,22 @@ import (
 	"ebb.dev/ebb/internal/domain/scale"
 )
 
-// histories is how many random histories are compared and steps how long each is.
-const (
-	histories = 50_000
-	steps     = 60
-)
+// steps is how long each random history is.
+const steps = 60
+
+// histories is how many of them are compared: EBB_HISTORIES, or enough to notice a slip.
+func histories(t *testing.T) uint64 {
+	t.Helper()
+	text := os.Getenv("EBB_HISTORIES")
+	if text == "" {
+		return 50_000
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || n == 0 {
+		t.Fatalf("EBB_HISTORIES is %q, want how many histories to compare", text)
+	}
+	return n
+}
 
 // buckets is what upstream's two kinds of windows have in common.
 type buckets interface {
@@ -111,25 +126,70 @@ func randomSpec(r *rand.Rand) scale.Spec {
 	}
 }
 
-// TestWishesAreUpstreams compares wish by wish on random histories of load, time and readiness.
-func TestWishesAreUpstreams(t *testing.T) {
-	panics, limited := 0, 0
-	for seed := range uint64(histories) {
-		synctest.Test(t, func(t *testing.T) {
-			p, l := compare(t, seed)
-			panics, limited = panics+p, limited+l
-		})
-		if t.Failed() {
-			t.Fatalf("history %d differs", seed)
-		}
+// respecified changes all that upstream too takes over while it runs: windows and the delay start anew
+// there.
+func respecified(r *rand.Rand, spec scale.Spec) scale.Spec {
+	next := randomSpec(r)
+	spec.Target, spec.Total, spec.PanicThreshold = next.Target, next.Total, next.PanicThreshold
+	spec.MaxScaleUpRate, spec.MaxScaleDownRate = next.MaxScaleUpRate, next.MaxScaleDownRate
+	spec.TargetBurstCapacity, spec.ActivationScale, spec.Reachable = next.TargetBurstCapacity, next.ActivationScale, next.Reachable
+	return spec
+}
+
+// A tally counts what the histories came across.
+type tally map[string]int
+
+func (t tally) count(spec scale.Spec, w scale.Wish) {
+	t[string(w.Reason)]++
+	t[string(spec.Aggregation)]++
+	t[string(spec.Metric)]++
+	if w.Panicking {
+		t["panicking"]++
 	}
-	t.Logf("%d wishes alike, %d of them in panic, %d limited in rate", histories*steps, panics, limited)
-	if panics == 0 || limited == 0 {
-		t.Error("the histories are too tame to say anything")
+	if w.ExcessBurst < 0 {
+		t["buffering"]++
+	}
+	if !spec.Reachable {
+		t["unreachable"]++
 	}
 }
 
-func compare(t *testing.T, seed uint64) (panics, limited int) {
+// TestWishesAreUpstreams compares wish by wish on random histories of load, time and readiness, and
+// requires that they came across everything that decides.
+func TestWishesAreUpstreams(t *testing.T) {
+	n := histories(t)
+	workers := uint64(runtime.GOMAXPROCS(0))
+	tallies := make([]tally, workers)
+	t.Run("histories", func(t *testing.T) {
+		for worker := range workers {
+			tallies[worker] = tally{}
+			t.Run(fmt.Sprint(worker), func(t *testing.T) {
+				t.Parallel()
+				for seed := worker; seed < n && !t.Failed(); seed += workers {
+					synctest.Test(t, func(t *testing.T) { compare(t, seed, tallies[worker]) })
+				}
+			})
+		}
+	})
+	all := tally{}
+	for _, one := range tallies {
+		for what, times := range one {
+			all[what] += times
+		}
+	}
+	t.Logf("%d histories of %d wishes alike: %v", n, steps, all)
+	for _, what := range []string{
+		string(scale.Linear), string(scale.WeightedExponential), string(scale.Concurrency), string(scale.RPS), "panicking", "buffering", "unreachable",
+		string(scale.Demand), string(scale.NoTraffic), string(scale.Panicking), string(scale.PanicHeld), string(scale.LimitedUp), string(scale.LimitedDown),
+		string(scale.ActivationScaled), string(scale.ScaleDownDelayed),
+	} {
+		if all[what] == 0 {
+			t.Errorf("no history came across %s", what)
+		}
+	}
+}
+
+func compare(t *testing.T, seed uint64, seen tally) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 7))
 	spec := randomSpec(r)
@@ -150,24 +210,23 @@ func compare(t *testing.T, seed uint64) (panics, limited int) {
 		want := theirs.scaler.Scale(zap.NewNop().Sugar(), now)
 		got := ours.Wish(now, theirs.ready, nil)
 		if !want.ScaleValid || want.DesiredPodCount != got.Count || want.ExcessBurstCapacity != got.ExcessBurst {
-			t.Errorf("step %d: upstream %+v, ebb %+v\nspec %+v", step, want, got, spec)
+			t.Errorf("history %d, step %d: upstream %+v, ebb %+v\nspec %+v", seed, step, want, got, spec)
 			return
 		}
-		if got.Panicking {
-			panics++
-		}
-		if got.Reason == scale.LimitedUp || got.Reason == scale.LimitedDown {
-			limited++
-		}
+		seen.count(spec, got)
 		theirs.ready = pick(r, int(min(got.Count, 500)), theirs.ready, r.IntN(20))
+		if r.IntN(40) == 0 {
+			spec = respecified(r, spec)
+			theirs.scaler.Update(decider(spec))
+			ours.Update(spec)
+		}
 	}
-	return panics, limited
 }
 
 // TestAnEdgeWishesNoMore compares an evaluation brought forward with upstream's after the same
 // bucket was written, and requires the window to be as before.
 func TestAnEdgeWishesNoMore(t *testing.T) {
-	for seed := range uint64(histories / 4) {
+	for seed := range histories(t) / 4 {
 		r := rand.New(rand.NewPCG(seed, 11))
 		spec := randomSpec(r)
 		spec.ScaleDownDelay = 0
@@ -193,7 +252,7 @@ func TestAnEdgeWishesNoMore(t *testing.T) {
 
 // TestWindowsAreUpstreams compares the averages themselves.
 func TestWindowsAreUpstreams(t *testing.T) {
-	for seed := range uint64(histories) {
+	for seed := range histories(t) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		how := pick(r, scale.Linear, scale.WeightedExponential)
 		length := time.Duration(1+r.IntN(90)) * time.Second
