@@ -2,6 +2,9 @@ package render_test
 
 import (
 	"flag"
+	"fmt"
+	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -9,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	netv1alpha1 "knative.dev/networking/pkg/apis/networking/v1alpha1"
@@ -188,6 +192,69 @@ func TestRevisionHasAPodAutoscalerAndRouteAService(t *testing.T) {
 	route := render.Route(service(t, nil))
 	route.UID = "route-uid"
 	golden(t, "placeholder", render.Placeholder(route, "now-hello", "gateway.ebb-system.svc.cluster.local"))
+}
+
+func TestPodAutoscalerHasWhatToolsLookFor(t *testing.T) {
+	rev := revisionOf(service(t, func(svc *servingv1.Service) {
+		maps.Copy(svc.Spec.Template.Annotations, map[string]string{
+			"autoscaling.knative.dev/class": "hpa.autoscaling.knative.dev", "autoscaling.knative.dev/target": "50",
+			"autoscaling.knative.dev/window": "20s",
+		})
+	}))
+	pa := render.PodAutoscaler(rev, v1alpha1.ReachabilityReachable, "kpa.autoscaling.knative.dev")
+	pa.UID = "autoscaler-uid"
+	golden(t, "horizontalpodautoscaler", render.HorizontalPodAutoscaler(pa, 2, 0))
+	golden(t, "metric", render.Metric(pa, time.Minute, 6*time.Second, render.PrivateServiceName(rev.Name)))
+	golden(t, "image", render.Images(rev)[0])
+	sks := render.ServerlessService(pa, netv1alpha1.SKSOperationModeProxy, 3)
+	sks.UID = "serverless-uid"
+	golden(t, "serverlessservice", sks)
+	golden(t, "service-public", render.PublicService(sks, "gateway.ebb-system.svc.cluster.local"))
+	golden(t, "service-private", render.PrivateService(sks, map[string]string{"serving.knative.dev/revisionUID": "revision-uid"}, 8080))
+	golden(t, "endpointslice", render.PublicSlice(sks, []discoveryv1.Endpoint{{Addresses: []string{"10.64.255.1"}}}, render.ActivatorPort(sks.Spec.ProtocolType)))
+}
+
+func TestMetricsOfAHorizontalPodAutoscaler(t *testing.T) {
+	tests := map[string]struct{ metric, target, want string }{
+		"a share of CPU":             {"cpu", "74.5", "Resource cpu 75%"},
+		"mebibytes":                  {"memory", "200", "Resource memory 200Mi"},
+		"anything else":              {"queue-length", "12", "Pods queue-length 12"},
+		"no target, so Kubernetes'":  {"cpu", "", ""},
+		"no metric, so the CPU":      {"", "80", "Resource cpu 80%"},
+		"requests a second by a pod": {"rps", "10", "Pods rps 10"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			rev := revisionOf(service(t, func(svc *servingv1.Service) {
+				notes := svc.Spec.Template.Annotations
+				notes["autoscaling.knative.dev/class"] = "hpa.autoscaling.knative.dev"
+				if tt.metric != "" {
+					notes["autoscaling.knative.dev/metric"] = tt.metric
+				}
+				if tt.target != "" {
+					notes["autoscaling.knative.dev/target"] = tt.target
+				}
+			}))
+			h := render.HorizontalPodAutoscaler(render.PodAutoscaler(rev, "", ""), 0, 0)
+			if *h.Spec.MinReplicas != 1 || h.Spec.MaxReplicas != math.MaxInt32 {
+				t.Errorf("bounds %d to %d", *h.Spec.MinReplicas, h.Spec.MaxReplicas)
+			}
+			got := ""
+			for _, m := range h.Spec.Metrics {
+				switch {
+				case m.Pods != nil:
+					got = fmt.Sprintf("%s %s %s", m.Type, m.Pods.Metric.Name, m.Pods.Target.AverageValue)
+				case m.Resource.Target.AverageUtilization != nil:
+					got = fmt.Sprintf("%s %s %d%%", m.Type, m.Resource.Name, *m.Resource.Target.AverageUtilization)
+				default:
+					got = fmt.Sprintf("%s %s %s", m.Type, m.Resource.Name, m.Resource.Target.AverageValue)
+				}
+			}
+			if got != tt.want {
+				t.Errorf("aims at %q, want %q", got, tt.want)
+			}
+		})
+	}
 }
 
 func TestRoutesAreListedSorted(t *testing.T) {
