@@ -1,4 +1,4 @@
-// Command app is the end-to-end suite's workload: it greets, sleeps, exits, eats memory and calls
+// Command app is the end-to-end suite's workload: it greets, sleeps, burns CPU, exits, eats memory and calls
 // others as its environment and the request's query say.
 package main
 
@@ -56,6 +56,10 @@ func handle(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	if d, err := time.ParseDuration(q.Get("sleep")); err == nil {
 		time.Sleep(d)
+	}
+	if d, err := time.ParseDuration(q.Get("burn")); err == nil {
+		for end := time.Now().Add(d); time.Now().Before(end); { //nolint:revive // burning is the work
+		}
 	}
 	if code, err := strconv.Atoi(q.Get("exit")); err == nil {
 		os.Exit(code)
