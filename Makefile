@@ -36,11 +36,11 @@ build: ## build bin/ebb
 install: build ## build, and install into PREFIX/bin
 	install -D -m 0755 bin/ebb $(DESTDIR)$(PREFIX)/bin/ebb
 
-test: needs bin/gotestsum bin/golangci-lint bin/runsc build ## lint, architecture, generated files, unit, oracle and end-to-end tests, a part of Knative's
+test: needs bin/gotestsum bin/golangci-lint bin/runsc bin/kn build ## lint, architecture, generated files, unit, oracle and end-to-end tests, a part of Knative's
 	@status=0; \
 	test/lint || status=1; \
 	go run ./internal/adapter/runtime/container/shim/build -check || status=1; \
-	EBB_BIN=$(CURDIR)/bin/ebb bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --raw-command -- test/run arch unit oracle e2e serving || status=1; \
+	EBB_BIN=$(CURDIR)/bin/ebb EBB_KN=$(CURDIR)/bin/kn bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --raw-command -- test/run arch unit oracle e2e serving || status=1; \
 	exit $$status
 
 lint: bin/golangci-lint ## read the code for mistakes, floors and style
@@ -58,8 +58,8 @@ unit: needs bin/gotestsum bin/runsc ## unit tests (ARGS= for go test)
 oracle: bin/gotestsum ## compare the arithmetic with Knative's (EBB_HISTORIES=1000000 for more)
 	@bin/gotestsum --format pkgname-and-test-fails --raw-command -- test/run oracle
 
-e2e: needs bin/gotestsum build ## drive the built binary as a user does (root)
-	@EBB_BIN=$(CURDIR)/bin/ebb bin/gotestsum --format testname --raw-command -- test/run e2e
+e2e: needs bin/gotestsum bin/kn build ## drive the built binary as a user does (root)
+	@EBB_BIN=$(CURDIR)/bin/ebb EBB_KN=$(CURDIR)/bin/kn bin/gotestsum --format testname --raw-command -- test/run e2e
 
 serving: needs bin/gotestsum build ## a short part of Knative Serving's own suites, against the built binary (root)
 	@EBB_BIN=$(CURDIR)/bin/ebb bin/gotestsum --format testname --raw-command -- test/run serving
@@ -95,6 +95,10 @@ bin/gotestsum: tools/go.mod
 bin/runsc: tools/runsc/go.mod
 	@echo "building gVisor"
 	go -C tools/runsc build -trimpath -ldflags '-s -w' -o ../../bin/runsc gvisor.dev/gvisor/runsc
+
+# Knative's client, which the end-to-end tests drive; it shares the build cache with ebb.
+bin/kn: test/clients/go.mod
+	go -C test/clients build -o ../../bin/kn knative.dev/client/cmd/kn
 	@touch $@
 
 clean: ## remove what was built
