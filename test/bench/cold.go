@@ -79,14 +79,8 @@ func (i *installation) measureCold(ctx context.Context, r *run, names []string) 
 
 // deployMany builds the hello once and makes services of its image that go to zero soon.
 func (i *installation) deployMany(ctx context.Context, n int) ([]string, error) {
-	if _, err := i.do(ctx, "", "deploy", helloFolder, "--name", "source"); err != nil {
-		return nil, err
-	}
-	image, err := i.do(ctx, "", "kubectl", "get", "ksvc", "source", "-o", "jsonpath={.spec.template.spec.containers[0].image}")
+	image, err := i.image(ctx)
 	if err != nil {
-		return nil, err
-	}
-	if _, err := i.do(ctx, "", "delete", "source"); err != nil {
 		return nil, err
 	}
 	var manifest strings.Builder

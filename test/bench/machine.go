@@ -159,7 +159,11 @@ func await(ctx context.Context, what string, ask func() (bool, error)) error {
 }
 
 // quiet waits until the machine is mostly idle, so that one figure's leftovers do not spoil another.
+// Where others work too, NOISY=1 in the environment does without; times mean little then.
 func quiet(ctx context.Context) error {
+	if os.Getenv("NOISY") != "" {
+		return nil
+	}
 	return await(ctx, "a quiet machine", func() (bool, error) {
 		a, err := idleShare()
 		if err != nil {

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// heap is what a process has allocated and still holds, MB.
+type heap struct {
+	all float64
+	own float64 // without what Kubernetes and etcd allocated
+}
+
+// kubernetes are the packages whose allocations are not ebb's own. What a shared library allocated
+// on nobody's visible behalf counts as ebb's, so own is too high rather than too low.
+var kubernetes = regexp.MustCompile(`\s(k8s\.io/(kubernetes|apiserver|apiextensions-apiserver|kube-aggregator|controller-manager)|go\.etcd\.io)/`)
+
+// heap collects garbage in a running ebb and reads its heap profile.
+func (i *installation) heap(ctx context.Context) (heap, error) {
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(i.data, "control.sock"))
+	}}}
+	defer client.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://ebb/debug/pprof/heap?gc=1&debug=1", http.NoBody)
+	if err != nil {
+		return heap{}, err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return heap{}, fmt.Errorf("reading the heap profile: %w", err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	return readHeap(res.Body)
+}
+
+// A sample's first line is "objects: bytes [allocated objects: allocated bytes] @ addresses"; those of
+// its stack follow. The profile's first line looks the same and ends in twice the sampling distance.
+var (
+	sampleLine = regexp.MustCompile(`^(\d+): (\d+) \[`)
+	headLine   = regexp.MustCompile(`@ heap/(\d+)`)
+)
+
+// readHeap adds up a profile in its text form.
+func readHeap(profile io.Reader) (heap, error) {
+	lines := bufio.NewScanner(profile)
+	lines.Buffer(nil, 1<<20)
+	if !lines.Scan() {
+		return heap{}, errors.Join(errors.New("reading the heap profile: it is empty"), lines.Err())
+	}
+	head := headLine.FindStringSubmatch(lines.Text())
+	if head == nil {
+		return heap{}, fmt.Errorf("reading the heap profile: it begins with %q", lines.Text())
+	}
+	twice, err := strconv.ParseFloat(head[1], 64)
+	if err != nil {
+		return heap{}, err
+	}
+	var h heap
+	bytes, theirs := 0.0, false
+	end := func() {
+		h.all += bytes
+		if !theirs {
+			h.own += bytes
+		}
+		bytes, theirs = 0, false
+	}
+	for lines.Scan() {
+		line := lines.Text()
+		if s := sampleLine.FindStringSubmatch(line); s != nil {
+			end()
+			if bytes, err = sampled(s[1], s[2], twice/2); err != nil {
+				return heap{}, err
+			}
+			continue
+		}
+		if strings.HasPrefix(line, "# runtime.MemStats") {
+			break
+		}
+		theirs = theirs || kubernetes.MatchString(line)
+	}
+	end()
+	return h, lines.Err()
+}
+
+// sampled works out how many MB the objects caught stand for: small ones are caught less often.
+func sampled(objects, bytes string, distance float64) (float64, error) {
+	n, err := strconv.ParseFloat(objects, 64)
+	if err != nil {
+		return 0, err
+	}
+	size, err := strconv.ParseFloat(bytes, 64)
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	return size / (1 - math.Exp(-size/n/distance)) / 1e6, nil
+}

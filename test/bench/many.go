@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
+)
+
+// Bars of many services at zero.
+const (
+	barRate      = 20  // made and ready a second, at least
+	barManyCPU   = 5   // percent of a core above the bare Kubernetes
+	barOwnHeap   = 100 // kB a service
+	barProcess   = 500 // kB a service
+	manyServices = 500
+	manyWriters  = 10
+)
+
+// many makes services that have no instance, and then watches them do nothing.
+func many(ctx context.Context, r *run) ([]result, error) {
+	bare, err := r.startBare(ctx, "many-bare")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = bare.stop() }()
+	i, err := r.install("many")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := i.up(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { _ = i.down() }()
+	image, err := i.image(ctx)
+	if err != nil {
+		return nil, err
+	}
+	client, err := i.client()
+	if err != nil {
+		return nil, err
+	}
+	if err := zeroAtFirst(ctx, client); err != nil {
+		return nil, err
+	}
+	return i.measureMany(ctx, r, client, manyOf{image: image, n: r.samples(manyServices, 100), bare: bare.cmd.Process.Pid})
+}
+
+// manyOf says what is made, and which process is watched beside.
+type manyOf struct {
+	image string
+	n     int
+	bare  int
+}
+
+func (i *installation) measureMany(ctx context.Context, r *run, client dynamic.Interface, m manyOf) ([]result, error) {
+	before, err := i.footprint(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	took, err := makeMany(ctx, client, m)
+	if err != nil {
+		return nil, err
+	}
+	busy, err := cpuTime(before.pid)
+	if err != nil {
+		return nil, err
+	}
+	if err := settle(ctx, r); err != nil {
+		return nil, err
+	}
+	shares, err := cpuShares(ctx, time.Duration(r.samples(60, 20))*time.Second, before.pid, m.bare)
+	if err != nil {
+		return nil, err
+	}
+	after, err := i.footprint(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	n := float64(m.n)
+	each := func(a, b float64) float64 { return (a - b) * 1000 / n }
+	return []result{
+		atLeast(fmt.Sprintf("%d services with initial scale 0 made and ready", m.n), n/took.Seconds(), "services/s", barRate, fmt.Sprintf("CPU of the whole process for each: %.0f ms", ms(busy-before.cpu)/n)),
+		atMost(fmt.Sprintf("CPU with %d services at zero, above the bare Kubernetes", m.n), shares[0]-shares[1], "% of a core", barManyCPU, fmt.Sprintf("ebb %.2f%%, bare Kubernetes %.2f%%", shares[0], shares[1])),
+		atMost(fmt.Sprintf("ebb's own heap for each of %d services at zero", m.n), each(after.heap.own, before.heap.own), "kB", barOwnHeap, fmt.Sprintf("heap of the whole process: %.0f kB each", each(after.heap.all, before.heap.all))),
+		atMost(fmt.Sprintf("resident memory of the whole process for each of %d services at zero", m.n), each(after.resident, before.resident), "kB", barProcess, fmt.Sprintf("%.0f MB with none, %.0f MB with all", before.resident, after.resident)),
+	}, nil
+}
+
+// makeMany makes the services, some at a time, and gives the time until the last of them was ready.
+func makeMany(ctx context.Context, client dynamic.Interface, m manyOf) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	of := client.Resource(services).Namespace(namespace)
+	w, err := of.Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		return 0, err
+	}
+	defer w.Stop()
+	began := time.Now()
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(manyWriters + 1)
+	g.Go(func() error {
+		ready := map[string]bool{}
+		err := follow(gctx, w, func(_ watch.EventType, o *unstructured.Unstructured) bool {
+			if conditioned(o, "Ready") {
+				ready[o.GetName()] = true
+			}
+			return len(ready) == m.n
+		})
+		if err != nil {
+			return fmt.Errorf("waiting for %d services, of which %d are ready: %w", m.n, len(ready), err)
+		}
+		return nil
+	})
+	for k := range m.n {
+		g.Go(func() error {
+			o := knative(fmt.Sprintf("idle-%03d", k), m.image, map[string]any{"autoscaling.knative.dev/initial-scale": "0"})
+			_, err := of.Create(gctx, o, metav1.CreateOptions{})
+			return err
+		})
+	}
+	err = g.Wait()
+	return time.Since(began), err
+}
+
+// footprint is what a process takes.
+type footprint struct {
+	pid      int
+	cpu      time.Duration // so far
+	resident float64       // MB
+	heap     heap
+}
+
+// footprint looks at the settled process.
+func (i *installation) footprint(ctx context.Context, r *run) (f footprint, err error) {
+	if f.pid, err = i.pid(ctx); err != nil {
+		return f, err
+	}
+	if err = settle(ctx, r); err != nil {
+		return f, err
+	}
+	// Memory first: reading the heap collects garbage, which would flatter it.
+	if f.resident, err = residentMB(f.pid); err != nil {
+		return f, err
+	}
+	if f.heap, err = i.heap(ctx); err != nil {
+		return f, err
+	}
+	f.cpu, err = cpuTime(f.pid)
+	return f, err
+}
