@@ -70,7 +70,7 @@ func (s *Server) startControllers(ctx context.Context) error {
 	if err := admission.Register(ctx, s.rest, admission.ByService(systemNamespace, "admission", s.cluster.CABundle())); err != nil {
 		return err
 	}
-	manager, err := kube.NewManager(s.rest, s.log.With("part", "controllers"))
+	manager, err := kube.NewManager(s.rest, s.log.With("part", "controllers"), &kube.Starts{Gate: &s.gate, AtMost: coldPatience})
 	if err != nil {
 		return err
 	}

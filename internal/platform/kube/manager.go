@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	netapi "knative.dev/networking/pkg/apis/networking"
 	"knative.dev/serving/pkg/apis/serving"
@@ -38,7 +39,10 @@ func Unlimited(c *rest.Config) *rest.Config {
 // Its cache holds what belongs to revisions and routes only, without managed fields, and of Secrets
 // those of certificates; clients read Secrets and ServiceAccounts from the API when needed. No server is opened, nobody is
 // elected and nothing is synchronised again by the clock.
-func NewManager(c *rest.Config, log *slog.Logger) (ctrl.Manager, error) {
+//
+// Statuses that decide nothing are written when they have settled; starts, if not nil, tells of
+// objects that are on their way.
+func NewManager(c *rest.Config, log *slog.Logger, starts *Starts) (ctrl.Manager, error) {
 	ofRevision, err := hasLabel(serving.RevisionLabelKey)
 	if err != nil {
 		return nil, err
@@ -71,6 +75,10 @@ func NewManager(c *rest.Config, log *slog.Logger) (ctrl.Manager, error) {
 
 				CertManagerDefinition(): {Field: fields.OneTermEqualSelector(metav1.ObjectNameField, CertManagerDefinition().Name)},
 			},
+		},
+		NewClient: func(c *rest.Config, o client.Options) (client.Client, error) {
+			direct, err := client.New(c, o)
+			return &patient{Client: direct, log: log, starts: starts, held: map[types.UID]*heldStatus{}}, err
 		},
 		Client: client.Options{Cache: &client.CacheOptions{
 			DisableFor: []client.Object{&corev1.Secret{}, &corev1.ServiceAccount{}, &corev1.ConfigMap{}},
