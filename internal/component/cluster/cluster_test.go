@@ -164,6 +164,7 @@ func TestCluster(t *testing.T) {
 	t.Run("identity and protection", func(t *testing.T) { testProtection(t, f) })
 	t.Run("a Deployment's pods are made and scheduled", func(t *testing.T) { testDeployment(t, f) })
 	t.Run("a namespace gets its defaults and ends", func(t *testing.T) { testNamespace(t, f) })
+	t.Run("only others' objects tell who set what", func(t *testing.T) { testLean(t, f) })
 	t.Run("quota and webhooks refuse", func(t *testing.T) { testAdmission(t, f) })
 	t.Run("a local API is served through the API", func(t *testing.T) { testLocalAPI(t, f) })
 	var token string
@@ -241,6 +242,35 @@ func testProtection(t *testing.T, f *fixture) {
 		}
 		return slice.Endpoints[0].Addresses[0] == f.cfg.ID.NodeIP().String(), nil
 	})
+}
+
+func testLean(t *testing.T, f *fixture) {
+	outside, err := clientcmd.BuildConfigFromFlags("", f.cluster.Kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := kubernetes.NewForConfig(outside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		creator, changer kubernetes.Interface
+		tells            bool
+	}{"made-inside": {f.client, admin, false}, "made-outside": {admin, f.client, true}} {
+		maps := c.creator.CoreV1().ConfigMaps("default")
+		made, err := maps.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		made.Data = map[string]string{"a": "b"}
+		changed, err := c.changer.CoreV1().ConfigMaps("default").Update(t.Context(), made, metav1.UpdateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tells := len(changed.ManagedFields) > 0; tells != c.tells {
+			t.Errorf("%s tells who set what: %v, want %v", name, tells, c.tells)
+		}
+	}
 }
 
 func testLocalAPI(t *testing.T, f *fixture) {

@@ -103,6 +103,13 @@ func localCertificate(ca *pki.Authority, all []Local) (func(*tls.ClientHelloInfo
 	return ca.Server(leaf)
 }
 
+// The users that this process's own clients are.
+const (
+	ebbUser         = "system:ebb"
+	controllersUser = "system:kube-controller-manager"
+	schedulerUser   = "system:kube-scheduler"
+)
+
 // credentials are bearer tokens of this process's own clients, new at every start.
 type credentials struct {
 	ebb, controllers, scheduler string
@@ -116,9 +123,9 @@ func newCredentials(folder config.Folder) (credentials, error) {
 	var text strings.Builder
 	w := csv.NewWriter(&text)
 	for user, token := range map[string]*string{
-		"system:ebb":                     &c.ebb,
-		"system:kube-controller-manager": &c.controllers,
-		"system:kube-scheduler":          &c.scheduler,
+		ebbUser:         &c.ebb,
+		controllersUser: &c.controllers,
+		schedulerUser:   &c.scheduler,
 	} {
 		var raw [32]byte
 		if _, err := rand.Read(raw[:]); err != nil {

@@ -40,7 +40,10 @@ func apiServerOptions(c *Cluster, listener net.Listener) *options.ServerRunOptio
 	s.ServiceAccountSigningKeyFile = f.tokenKey
 	s.ProxyClientCertFile, s.ProxyClientKeyFile = f.proxy.CertFile, f.proxy.KeyFile
 	s.Authorization.Modes = []string{modes.ModeNode, modes.ModeRBAC}
-	s.Admission.GenericAdmission.EnablePlugins = []string{"NodeRestriction"}
+	plugins := s.Admission.GenericAdmission
+	plugins.Plugins.Register(leanPlugin, newLean)
+	plugins.RecommendedPluginOrder = append([]string{leanPlugin}, plugins.RecommendedPluginOrder...)
+	plugins.EnablePlugins = []string{"NodeRestriction", leanPlugin}
 
 	s.AllowPrivileged = true
 	s.ServiceClusterIPRanges = c.cfg.ID.ServiceCIDR().String()

@@ -26,6 +26,9 @@ const (
 	tickMs      = 50
 	electionMs  = 250
 	defragAtMiB = 64
+	// Entries of the log stay in memory until the next snapshot, for peers that lag behind; there are
+	// none.
+	snapshotEvery, keptAfter = 1000, 100
 )
 
 // store is etcd with one member, reached by a Unix socket that only the folder's owner can open.
@@ -56,6 +59,7 @@ func startStore(ctx context.Context, folder config.Folder, log *slog.Logger) (*s
 	ec.TickMs, ec.ElectionMs = tickMs, electionMs
 	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(zapBridge{ctx: context.WithoutCancel(ctx), log: log.With("component", "etcd")}))
 	ec.BootstrapDefragThresholdMegabytes = defragAtMiB
+	ec.SnapshotCount, ec.SnapshotCatchUpEntries = snapshotEvery, keptAfter
 	if s.etcd, err = embed.StartEtcd(ec); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting etcd: %w", err), s.closeDir())
 	}
