@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -95,6 +94,7 @@ type Server struct {
 	node       *node.Node
 	observed   observed
 
+	memory     *pacer
 	gate       kube.Gate     // closed while requests wait for a first instance
 	published  chan struct{} // closed when the gateway has its first route table
 	firstTable sync.Once
@@ -128,57 +128,24 @@ func Up(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, held.Close())
 	}
-	hurry()
+	memory := newPacer()
+	memory.pace(true)
 	log := telemetry.NewLogger(os.Stderr, o.Verbose)
 	telemetry.AdoptLibraries(log, o.Verbose)
 	s := &Server{
 		options: o, folder: o.Folder, id: id, log: log, metricsRegistry: prometheus.NewRegistry(), started: time.Now(),
-		failed: make(chan error, 1), fleet: fleet.New(), demand: demand.NewBook(), published: make(chan struct{}),
+		failed: make(chan error, 1), fleet: fleet.New(), demand: demand.NewBook(), published: make(chan struct{}), memory: memory,
 	}
+	s.onStop("memory", func(context.Context) error { memory.stop(); return nil })
 	s.status = Status{Data: string(o.Folder), State: StateStarting, PID: os.Getpid(), Started: s.started, Kubeconfig: o.Folder.Kubeconfig()}
 	s.onStop("lock", func(context.Context) error { return errors.Join(os.Remove(o.Folder.Status()), held.Close()) })
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.stop())
 	}
-	s.shed()
+	memory.pace(false)
 	return s, s.say(func(st *Status) {
 		st.State, st.Step, st.Took = StateReady, "", time.Since(s.started)
 	})
-}
-
-// Start-up makes much that lives on, so collecting then is wasted; afterwards most of the heap is
-// Kubernetes' schemas, which do not change, and a small margin costs little. Percent, as GOGC.
-const (
-	startPercent  = 400
-	steadyPercent = 50
-	settled       = 5 * time.Second // until what start-up left can be given back
-)
-
-// hurry and shed set how often memory is collected, unless the user's environment says it.
-func hurry() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(startPercent)
-	}
-}
-
-func (s *Server) shed() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(steadyPercent)
-	}
-	timer := time.AfterFunc(settled, debug.FreeOSMemory)
-	s.onStop("memory", func(context.Context) error { timer.Stop(); return nil })
-}
-
-// yield puts collecting off while requests wait for a first instance.
-func yield(busy bool) {
-	if os.Getenv("GOGC") != "" {
-		return
-	}
-	if busy {
-		debug.SetGCPercent(startPercent)
-	} else {
-		debug.SetGCPercent(steadyPercent)
-	}
 }
 
 // start runs the parts' starts; what can go side by side does.
