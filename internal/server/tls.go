@@ -21,7 +21,7 @@ const (
 	authorityBundle = "ebb-certificate-authority"
 )
 
-// openAuthority reads or makes the authority of https certificates, and shows it.
+// openAuthority reads or makes the authority of https certificates.
 func (s *Server) openAuthority(ctx context.Context) error {
 	log := s.log.With("part", "certificates")
 	keeper, err := authority.Open(ctx, authority.KeeperConfig{
@@ -33,12 +33,18 @@ func (s *Server) openAuthority(ctx context.Context) error {
 	}
 	s.authority = keeper
 	s.keys = keyring.New(keyring.Config{Client: s.client, Authority: keeper, Log: log})
+	return nil
+}
+
+// followAuthority shows the authority, now and whenever it changes. The settings' admission must
+// answer by then, as it is asked about every ConfigMap beside them.
+func (s *Server) followAuthority(ctx context.Context) error {
 	if err := s.showAuthority(ctx); err != nil {
 		return err
 	}
-	keeper.Subscribe(func() {
+	s.authority.Subscribe(func() {
 		if err := s.showAuthority(context.WithoutCancel(ctx)); err != nil {
-			log.Error("showing the new certificate authority", "error", err)
+			s.log.Error("showing the new certificate authority", "part", "certificates", "error", err)
 		}
 	})
 	return s.say(func(st *Status) { st.Trust = s.folder.Trust() })

@@ -67,6 +67,9 @@ func (s *Server) startControllers(ctx context.Context) error {
 	}
 	s.observe(current)
 	s.admission.Use(admission.Config{Settings: current, Client: s.client})
+	if err := s.followAuthority(ctx); err != nil {
+		return err
+	}
 	if err := admission.Register(ctx, s.rest, admission.ByService(systemNamespace, "admission", s.cluster.CABundle())); err != nil {
 		return err
 	}
