@@ -42,7 +42,7 @@ func (s *Server) makeGateway() {
 		Numbers: s.observed.numbers(), RequestLog: s.observed.log, Tracer: s.observed.exporter.Tracer,
 		Certificate: s.keys.Certificate, TLSPort: int(s.publicTLSPort()),
 	})
-	s.gate.Changed = s.memory.pace
+	s.gate.Changed = s.memory.Pace
 	s.fleet.Subscribe(func(rev types.NamespacedName) {
 		if s.fleet.Ready(rev) > 0 {
 			s.gate.End(rev)

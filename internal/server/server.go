@@ -32,6 +32,7 @@ import (
 	"ebb.dev/ebb/internal/platform/config"
 	"ebb.dev/ebb/internal/platform/demand"
 	"ebb.dev/ebb/internal/platform/fleet"
+	"ebb.dev/ebb/internal/platform/heap"
 	"ebb.dev/ebb/internal/platform/image"
 	"ebb.dev/ebb/internal/platform/kube"
 	"ebb.dev/ebb/internal/platform/netns"
@@ -94,7 +95,7 @@ type Server struct {
 	node       *node.Node
 	observed   observed
 
-	memory     *pacer
+	memory     *heap.Pacer
 	gate       kube.Gate     // closed while requests wait for a first instance
 	published  chan struct{} // closed when the gateway has its first route table
 	firstTable sync.Once
@@ -128,21 +129,21 @@ func Up(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, held.Close())
 	}
-	memory := newPacer()
-	memory.pace(true)
+	memory := heap.New()
+	memory.Pace(true)
 	log := telemetry.NewLogger(os.Stderr, o.Verbose)
 	telemetry.AdoptLibraries(log, o.Verbose)
 	s := &Server{
 		options: o, folder: o.Folder, id: id, log: log, metricsRegistry: prometheus.NewRegistry(), started: time.Now(),
 		failed: make(chan error, 1), fleet: fleet.New(), demand: demand.NewBook(), published: make(chan struct{}), memory: memory,
 	}
-	s.onStop("memory", func(context.Context) error { memory.stop(); return nil })
+	s.onStop("memory", func(context.Context) error { memory.Stop(); return nil })
 	s.status = Status{Data: string(o.Folder), State: StateStarting, PID: os.Getpid(), Started: s.started, Kubeconfig: o.Folder.Kubeconfig()}
 	s.onStop("lock", func(context.Context) error { return errors.Join(os.Remove(o.Folder.Status()), held.Close()) })
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.stop())
 	}
-	memory.pace(false)
+	memory.Pace(false)
 	return s, s.say(func(st *Status) {
 		st.State, st.Step, st.Took = StateReady, "", time.Since(s.started)
 	})

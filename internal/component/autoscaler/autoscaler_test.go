@@ -270,7 +270,7 @@ func TestWhatOthersScaledIsPutRight(t *testing.T) {
 		defer b.stop()
 		b.SetRevision(hello, kpa(func(s *scale.Spec) { s.Min = 1 }))
 		time.Sleep(2*time.Minute + 300*time.Millisecond) // between ticks, which would see the change, too
-		c.create(hello, 0) // somebody's kubectl scale, unseen
+		c.create(hello, 0)                               // somebody's kubectl scale, unseen
 		b.arrive(hello)
 		synctest.Wait()
 		if n := c.asked(hello); n != 1 {

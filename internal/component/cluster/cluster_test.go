@@ -258,7 +258,9 @@ func testLean(t *testing.T, f *fixture) {
 		tells            bool
 	}{"made-inside": {f.client, admin, false}, "made-outside": {admin, f.client, true}} {
 		maps := c.creator.CoreV1().ConfigMaps("default")
-		made, err := maps.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		made, err := maps.Create(t.Context(), &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"a": "a"},
+		}, metav1.CreateOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

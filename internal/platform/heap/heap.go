@@ -1,4 +1,6 @@
-package server
+// Package heap sets how often the process's memory is collected: seldom while somebody waits, and
+// otherwise by a margin that suits a heap which is large and hardly changes.
+package heap
 
 import (
 	"os"
@@ -29,18 +31,19 @@ const (
 	releaseAt    = 100 << 20
 )
 
-// A pacer sets how often memory is collected, unless the user's environment does.
-type pacer struct {
+// A Pacer sets how often memory is collected, unless the user's environment (GOGC) does.
+type Pacer struct {
 	fixed bool
 
 	mu      sync.Mutex  // guards release
 	release *time.Timer // nil during a hurry
 }
 
-func newPacer() *pacer { return &pacer{fixed: os.Getenv("GOGC") != ""} }
+// New returns a Pacer that has changed nothing yet.
+func New() *Pacer { return &Pacer{fixed: os.Getenv("GOGC") != ""} }
 
-// pace is told whether somebody waits.
-func (p *pacer) pace(hurry bool) {
+// Pace is told whether somebody waits.
+func (p *Pacer) Pace(hurry bool) {
 	if p.fixed {
 		return
 	}
@@ -55,14 +58,14 @@ func (p *pacer) pace(hurry bool) {
 	p.release = time.AfterFunc(releaseAfter, giveBack)
 }
 
-// stop ends what pace began.
-func (p *pacer) stop() {
+// Stop ends what Pace began.
+func (p *Pacer) Stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.quit()
 }
 
-func (p *pacer) quit() {
+func (p *Pacer) quit() {
 	if p.release != nil {
 		p.release.Stop()
 		p.release = nil
