@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -19,9 +20,7 @@ func ask(t *testing.T, h http.Handler, host string, header http.Header) (status 
 		t.Fatal(err)
 	}
 	req.Host = host
-	for name, values := range header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, header)
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)

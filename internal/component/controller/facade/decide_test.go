@@ -164,15 +164,21 @@ func TestModeFollowsTheExcessBurstCapacity(t *testing.T) {
 		"enough, but no pod is there yet": {nil, &controller.ScaleState{Desired: 2, ExcessBurst: 0}, nil, straight, 3, "10.64.255.1", "True", "Unknown"},
 		"always buffered": {
 			map[string]string{"autoscaling.knative.dev/target-burst-capacity": "-1"},
-			&controller.ScaleState{Desired: 1, ExcessBurst: -1}, []corev1.Pod{pod("10.64.0.1")}, proxy, 2, "10.64.255.1", "True", "True",
+			&controller.ScaleState{Desired: 1, ExcessBurst: -1},
+			[]corev1.Pod{pod("10.64.0.1")},
+			proxy, 2, "10.64.255.1", "True", "True",
 		},
 		"buffered from zero only": {
 			map[string]string{"autoscaling.knative.dev/target-burst-capacity": "0"},
-			&controller.ScaleState{Desired: 1}, []corev1.Pod{pod("10.64.0.1")}, straight, 2, "10.64.0.1", "False", "True",
+			&controller.ScaleState{Desired: 1},
+			[]corev1.Pod{pod("10.64.0.1")},
+			straight, 2, "10.64.0.1", "False", "True",
 		},
 		"class hpa": {
 			map[string]string{"autoscaling.knative.dev/class": "hpa.autoscaling.knative.dev"},
-			nil, []corev1.Pod{pod("10.64.0.1")}, straight, 0, "10.64.0.1", "False", "True",
+			nil,
+			[]corev1.Pod{pod("10.64.0.1")},
+			straight, 0, "10.64.0.1", "False", "True",
 		},
 	}
 	for name, tt := range tests {
