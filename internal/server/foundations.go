@@ -89,7 +89,7 @@ func (s *Server) startCluster(ctx context.Context) error {
 		return fmt.Errorf("listening for pods: %w", err)
 	}
 	s.cluster, err = cluster.Start(ctx, cluster.Config{
-		Folder: s.folder, ID: s.id, APIAddress: s.options.API, NodeListener: inside, Transport: s.gate.HoldEvents, Log: s.log.With("part", "kubernetes"),
+		Folder: s.folder, ID: s.id, APIAddress: s.options.API, NodeListener: inside, Transport: s.gate.HoldEvents, Kinds: s.defined, Log: s.log.With("part", "kubernetes"),
 		Locals: []cluster.Local{
 			{Namespace: systemNamespace, Name: "admission", Handler: &s.admission},
 			{Namespace: systemNamespace, Name: "metrics", Handler: metrics, APIs: []cluster.GroupVersion{{Group: metricsapi.Group, Version: metricsapi.Version, GroupPriority: 100, VersionPriority: 100}}},

@@ -97,6 +97,7 @@ type Server struct {
 
 	memory     *heap.Pacer
 	gate       kube.Gate     // closed while requests wait for a first instance
+	defined    chan struct{} // closed when the cluster has ebb's kinds
 	published  chan struct{} // closed when the gateway has its first route table
 	firstTable sync.Once
 
@@ -135,7 +136,7 @@ func Up(ctx context.Context, o Options) (*Server, error) {
 	telemetry.AdoptLibraries(log, o.Verbose)
 	s := &Server{
 		options: o, folder: o.Folder, id: id, log: log, metricsRegistry: prometheus.NewRegistry(), started: time.Now(),
-		failed: make(chan error, 1), fleet: fleet.New(), demand: demand.NewBook(), published: make(chan struct{}), memory: memory,
+		failed: make(chan error, 1), fleet: fleet.New(), demand: demand.NewBook(), published: make(chan struct{}), defined: make(chan struct{}), memory: memory,
 	}
 	s.onStop("memory", func(context.Context) error { memory.Stop(); return nil })
 	s.status = Status{Data: string(o.Folder), State: StateStarting, PID: os.Getpid(), Started: s.started, Kubeconfig: o.Folder.Kubeconfig()}

@@ -40,6 +40,7 @@ func (s *Server) startWorkers(ctx context.Context) error {
 	if err := s.applySystem(ctx); err != nil {
 		return err
 	}
+	close(s.defined)
 	if err := s.openAuthority(ctx); err != nil {
 		return err
 	}

@@ -45,7 +45,10 @@ type Config struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Transport wraps what every client in this process sends by; nil leaves it as it is.
 	Transport func(http.RoundTripper) http.RoundTripper
-	Log       *slog.Logger
+	// Kinds is closed when the kinds that the cluster is to have from its start are defined; garbage
+	// collection begins then. Nil begins at once.
+	Kinds <-chan struct{}
+	Log   *slog.Logger
 }
 
 // Local is a Service whose requests a handler of this process answers.

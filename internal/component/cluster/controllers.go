@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -36,6 +37,7 @@ func (c *Cluster) runControllers(ctx context.Context) error {
 	kubeconfig := c.clientConfig(c.creds.controllers)
 	kubeconfig.ContentConfig = rest.ContentConfig{ContentType: s.Generic.ClientConnection.ContentType, AcceptContentTypes: s.Generic.ClientConnection.AcceptContentTypes}
 	kubeconfig.Wrap(healthy)
+	kubeconfig.Wrap(c.knowing)
 	cfg.Kubeconfig = kubeconfig
 	if cfg.Client, err = kubernetes.NewForConfig(rest.AddUserAgent(rest.CopyConfig(kubeconfig), "kube-controller-manager")); err != nil {
 		return fmt.Errorf("making the controllers' client: %w", err)
@@ -52,6 +54,24 @@ func healthy(next http.RoundTripper) http.RoundTripper {
 			return next.RoundTrip(r)
 		}
 		return &http.Response{StatusCode: http.StatusOK, ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody, Request: r}, nil
+	})
+}
+
+// collector is in the user agent of the garbage collector.
+const collector = "generic-garbage-collector"
+
+// knowing has the garbage collector wait for the kinds the cluster is to have: it looks for kinds when
+// it starts, and then only twice a minute, during which nothing below an object of a kind it does not
+// know is deleted.
+func (c *Cluster) knowing(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		if c.cfg.Kinds != nil && strings.HasSuffix(r.URL.Path, "/apis") && strings.Contains(r.UserAgent(), collector) {
+			select {
+			case <-c.cfg.Kinds:
+			case <-r.Context().Done():
+			}
+		}
+		return next.RoundTrip(r)
 	})
 }
 
