@@ -23,6 +23,9 @@ const (
 // there are several of them within milliseconds, and each is a write that wakes all who watch. The
 // latest goes out when it has settled; one that decides goes out at once, in the place of a held one.
 //
+// So does one that says that a child is another's: when an object is deleted and made anew at once,
+// the former one's children are about to go.
+//
 // Whoever writes a held status is told that it was written. A reconciler does not notice: it works
 // from what the cache has, and arrives at the same status again.
 type patient struct {
@@ -59,7 +62,7 @@ func (s patientStatus) Update(ctx context.Context, o client.Object, opts ...clie
 		return s.SubResourceWriter.Update(ctx, o, opts...)
 	}
 	ready := shaped.GetStatus().GetCondition(shaped.GetConditionSet().GetTopLevelConditionType())
-	if ready.IsUnknown() {
+	if ready.IsUnknown() || ready.GetReason() == servingv1.ReasonNotOwned {
 		s.patient.hold(ctx, o)
 		return nil
 	}

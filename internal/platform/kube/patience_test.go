@@ -61,6 +61,13 @@ func onItsWay(latest string) *servingv1.Service {
 
 func failed(latest string) *servingv1.Service {
 	s := onItsWay(latest)
+	s.Status.MarkRevisionNameTaken("hello-one")
+	return s
+}
+
+// notOwned says that a child belongs to somebody else.
+func notOwned(latest string) *servingv1.Service {
+	s := onItsWay(latest)
 	s.Status.MarkConfigurationNotOwned("hello")
 	return s
 }
@@ -86,8 +93,13 @@ func TestStatusesThatDecideNothingSettle(t *testing.T) {
 			u(failed("a"))
 			u(onItsWay("b"))
 		}, []written{{0, "a"}, {settleTime, "b"}}},
-		"a conflict ends it":       {[]error{conflict}, func(u func(*servingv1.Service)) { u(onItsWay("a")) }, nil},
-		"a failure is tried again": {[]error{errors.New("down")}, func(u func(*servingv1.Service)) { u(onItsWay("a")) }, []written{{settleTime + holdRetry, "a"}}},
+		"a child of a former object waits to go": {nil, func(u func(*servingv1.Service)) {
+			u(notOwned("a"))
+			u(failed("b"))
+		}, []written{{0, "b"}}},
+		"a child of another is told": {nil, func(u func(*servingv1.Service)) { u(notOwned("a")) }, []written{{settleTime, "a"}}},
+		"a conflict ends it":         {[]error{conflict}, func(u func(*servingv1.Service)) { u(onItsWay("a")) }, nil},
+		"a failure is tried again":   {[]error{errors.New("down")}, func(u func(*servingv1.Service)) { u(onItsWay("a")) }, []written{{settleTime + holdRetry, "a"}}},
 		"but not over a newer one": {[]error{errors.New("down")}, func(u func(*servingv1.Service)) {
 			u(onItsWay("a"))
 			time.Sleep(settleTime + holdRetry/2)
