@@ -100,8 +100,15 @@ func bench(ctx context.Context) error {
 		name    string
 		measure func(context.Context, *run) ([]result, error)
 	}{
-		{"pod", pods}, {"up", startUp}, {"cold", coldStarts}, {"warm", warmRequests}, {"idle", idle},
-		{"create", creations}, {"many", many}, {"roll", rolling}, {"burst", bursts},
+		{"pod", pods},
+		{"up", startUp},
+		{"cold", coldStarts},
+		{"warm", warmRequests},
+		{"idle", idle},
+		{"create", creations},
+		{"many", many},
+		{"roll", rolling},
+		{"burst", bursts},
 	} {
 		if only != "" && !slices.Contains(strings.Split(only, ","), group.name) {
 			continue

@@ -12,8 +12,8 @@ type kind struct {
 	categories                []string
 	labels                    map[string]string
 	columns                   []apiextensionsv1.CustomResourceColumnDefinition
-	cluster                   bool // not in a namespace
-	whole                     bool // status is written together with the rest, as one writer has both
+	cluster                   bool     // not in a namespace
+	whole                     bool     // status is written together with the rest, as one writer has both
 	pod                       []string // path to where a pod's fields are inlined
 	template                  []string // path to a template whose metadata is kept
 	scale                     bool
@@ -84,7 +84,7 @@ var kinds = []kind{
 	{
 		pkg: autoscalingPkg, group: "autoscaling.internal.knative.dev", version: "v1alpha1", name: "Metric",
 		categories: scaling, whole: true,
-		columns:    cols(ready, reason),
+		columns: cols(ready, reason),
 	},
 	{
 		pkg: networkingPkg, group: "networking.internal.knative.dev", version: "v1alpha1", name: "Ingress", plural: "ingresses",
