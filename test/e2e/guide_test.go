@@ -89,7 +89,7 @@ func newReader(t *testing.T) *reader {
 	if err := os.Mkdir(filepath.Join(r.home, "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(r.home, "bin", "ebb"), []byte(wrapper), 0o755); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(filepath.Join(r.home, "bin", "ebb"), []byte(wrapper), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.CopyFS(filepath.Join(r.home, "examples"), os.DirFS("../../examples")); err != nil {

@@ -34,12 +34,8 @@ func (lean) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectI
 	if a.GetSubresource() != "" || !slices.Contains(insiders, a.GetUserInfo().GetName()) {
 		return nil
 	}
-	o, err := meta.Accessor(a.GetObject())
-	if err != nil {
-		return nil //nolint:nilerr // no metadata, no record
-	}
 	applied := func(f metav1.ManagedFieldsEntry) bool { return f.Operation == metav1.ManagedFieldsOperationApply }
-	if !slices.ContainsFunc(o.GetManagedFields(), applied) {
+	if o, err := meta.Accessor(a.GetObject()); err == nil && !slices.ContainsFunc(o.GetManagedFields(), applied) {
 		o.SetManagedFields(nil)
 	}
 	return nil

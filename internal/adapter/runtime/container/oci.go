@@ -114,7 +114,7 @@ func (r *Runtime) describeKernel(s *sandbox, place bundle.Place) (*wire.Kernel, 
 		return k, nil
 	}
 	place.CgroupPath, place.Root = s.kernelGroup(), filepath.Join(k.Bundle, "rootfs")
-	if err := os.MkdirAll(place.Root, 0o711); err != nil { //nolint:gosec // the kernel's users pass through it
+	if err := os.MkdirAll(place.Root, 0o700); err != nil {
 		return nil, fmt.Errorf("making the bundle of the pod's kernel: %w", err)
 	}
 	spec := bundle.Build(s.spec, runtime.ContainerSpec{
