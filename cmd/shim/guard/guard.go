@@ -37,9 +37,9 @@ type guard struct {
 	parked     *staged // a process held ready for the next container, or nil
 	parkErr    error   // why there is none
 
-	booting sync.Mutex  // guards kernel and halted, held while the kernel is started
-	kernel  *wire.OCI   // that runs the pod's own kernel, or nil
-	halted  <-chan exit // the kernel's end
+	booting sync.Mutex    // guards kernel and halted, held while the kernel is started
+	kernel  *wire.OCI     // that runs the pod's own kernel, or nil
+	halted  chan struct{} // closed at the kernel's end
 
 	parking chan struct{} // closed once parked and parkErr are settled
 	pause   int           // process 1 of a shared process namespace, or 0

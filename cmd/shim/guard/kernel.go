@@ -17,6 +17,9 @@ import (
 // maxStatus bounds what is read of how a container ended.
 const maxStatus = 4 << 10
 
+// haltTime bounds the wait for the end of a kernel that lost its containers.
+const haltTime = 5 * time.Second
+
 // maxSignal is the highest number of a signal.
 const maxSignal = 64
 
@@ -27,12 +30,14 @@ func (g *guard) boot(oci *wire.OCI) error {
 	}
 	g.booting.Lock()
 	defer g.booting.Unlock()
-	if g.kernel != nil && len(g.halted) == 0 {
-		return nil
-	}
-	if g.kernel != nil { // it was killed, for its memory say, and all containers with it
-		g.discardKernel(g.kernel)
-		g.kernel = nil
+	if g.kernel != nil {
+		select {
+		case <-g.halted: // it was killed, for its memory say, and all containers with it
+			g.discardKernel(g.kernel)
+			g.kernel = nil
+		default:
+			return nil
+		}
 	}
 	kernel := *oci
 	kernel.Bundle = oci.Kernel.Bundle
@@ -45,7 +50,7 @@ func (g *guard) boot(oci *wire.OCI) error {
 	return nil
 }
 
-func (g *guard) startKernel(kernel *wire.OCI) (<-chan exit, error) {
+func (g *guard) startKernel(kernel *wire.OCI) (halted chan struct{}, err error) {
 	if err := copyProgram(kernel.Bundle + "/rootfs/pause"); err != nil {
 		return nil, fmt.Errorf("placing its program: %w", err)
 	}
@@ -60,7 +65,13 @@ func (g *guard) startKernel(kernel *wire.OCI) (<-chan exit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return g.reaper.adopt(pid), g.run(ociRun{oci: kernel, args: []string{"start", kernel.Kernel.ID}})
+	halted = make(chan struct{})
+	ended := g.reaper.adopt(pid)
+	go func() {
+		<-ended
+		close(halted)
+	}()
+	return halted, g.run(ociRun{oci: kernel, args: []string{"start", kernel.Kernel.ID}})
 }
 
 // halt ends the pod's own kernel.
@@ -117,16 +128,20 @@ func (g *guard) awaitKernel(c *container, oci *wire.OCI) (<-chan exit, error) {
 		r.Close()
 		return nil, fmt.Errorf("calling %s: %w", oci.Binary, err)
 	}
+	g.booting.Lock()
+	halted := g.halted
+	g.booting.Unlock()
 	exited := make(chan exit, 1)
 	go func() {
 		defer r.Close()
-		exited <- kernelExit(r, waited)
+		exited <- kernelExit(r, waited, halted)
 	}()
 	return exited, nil
 }
 
-// kernelExit reads how a container ended. One that nobody knows of any more was killed with its kernel.
-func kernelExit(from io.Reader, waited <-chan exit) exit {
+// kernelExit reads how a container ended. One that nobody knows of any more was killed with its kernel,
+// whose end then is waited for, so that whoever is told finds it ended.
+func kernelExit(from io.Reader, waited <-chan exit, halted <-chan struct{}) exit {
 	data, _ := io.ReadAll(io.LimitReader(from, maxStatus)) // an empty answer says enough
 	end := <-waited
 	var status struct {
@@ -135,6 +150,12 @@ func kernelExit(from io.Reader, waited <-chan exit) exit {
 	code := 128 + int(unix.SIGKILL)
 	if end.code == 0 && json.Unmarshal(data, &status) == nil && status.ExitStatus != nil {
 		code = *status.ExitStatus
+	}
+	if end.code != 0 {
+		select {
+		case <-halted:
+		case <-time.After(haltTime):
+		}
 	}
 	e := exit{code: code, at: time.Now()}
 	if n := code - 128; n > 0 && n <= maxSignal {

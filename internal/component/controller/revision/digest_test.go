@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,13 +66,14 @@ func TestSkippingARegistryEndsTheFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		images := &registry{failures: 100}
 		r := resolverOf(images, func(types.NamespacedName) {})
-		keys := map[string]string{}
-		r.config = func() *deployment.Config { return deployments(keys) }
+		var keys atomic.Pointer[map[string]string]
+		keys.Store(&map[string]string{})
+		r.config = func() *deployment.Config { return deployments(*keys.Load()) }
 		rev := revisionFixture()
 		if d := r.Resolve(t.Context(), rev); d.err == nil {
 			t.Fatalf("%+v, want the registry's error", d)
 		}
-		keys = map[string]string{"registries-skipping-tag-resolving": "example.com"}
+		keys.Store(&map[string]string{"registries-skipping-tag-resolving": "example.com"})
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		if d := r.Resolve(t.Context(), rev); !d.done || d.err != nil || d.containers[0].ImageDigest != "" {
