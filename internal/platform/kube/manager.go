@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/selection"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	netapi "knative.dev/networking/pkg/apis/networking"
 	"knative.dev/serving/pkg/apis/serving"
@@ -78,7 +77,7 @@ func NewManager(c *rest.Config, log *slog.Logger, starts *Starts) (ctrl.Manager,
 		},
 		NewClient: func(c *rest.Config, o client.Options) (client.Client, error) {
 			direct, err := client.New(c, o)
-			return &patient{Client: direct, log: log, starts: starts, held: map[types.UID]*heldStatus{}}, err
+			return newPatient(direct, log, starts), err
 		},
 		Client: client.Options{Cache: &client.CacheOptions{
 			DisableFor: []client.Object{&corev1.Secret{}, &corev1.ServiceAccount{}, &corev1.ConfigMap{}},

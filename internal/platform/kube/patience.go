@@ -19,7 +19,11 @@ const (
 	holdRetry  = time.Second
 )
 
-// A patient client holds back a status that leaves its object on its way (Ready unknown): on the way
+// young is how old an object is at most whose status waits. Later, and once it was ready or failed,
+// statuses are what people and controllers follow: a gradual roll-out, say.
+const young = 5 * time.Second
+
+// A patient client holds back a status that leaves a new object on its way (Ready unknown): on the way
 // there are several of them within milliseconds, and each is a write that wakes all who watch. The
 // latest goes out when it has settled; one that decides goes out at once, in the place of a held one.
 //
@@ -34,8 +38,13 @@ type patient struct {
 	log    *slog.Logger
 	starts *Starts // may be nil
 
-	mu   sync.Mutex // guards held
-	held map[types.UID]*heldStatus
+	mu      sync.Mutex // guards both
+	held    map[types.UID]*heldStatus
+	decided map[types.UID]struct{} // young objects that were ready or failed
+}
+
+func newPatient(c client.Client, log *slog.Logger, starts *Starts) *patient {
+	return &patient{Client: c, log: log, starts: starts, held: map[types.UID]*heldStatus{}, decided: map[types.UID]struct{}{}}
 }
 
 // heldStatus is the latest status of an object on its way.
@@ -62,41 +71,60 @@ func (s patientStatus) Update(ctx context.Context, o client.Object, opts ...clie
 		return s.SubResourceWriter.Update(ctx, o, opts...)
 	}
 	ready := shaped.GetStatus().GetCondition(shaped.GetConditionSet().GetTopLevelConditionType())
-	if ready.IsUnknown() || ready.GetReason() == servingv1.ReasonNotOwned {
-		s.patient.hold(ctx, o)
+	if undecided := ready.IsUnknown() || ready.GetReason() == servingv1.ReasonNotOwned; undecided && s.patient.hold(ctx, o) {
 		return nil
 	}
-	s.patient.drop(o.GetUID())
-	s.patient.starts.end(o)
+	s.patient.drop(o, !ready.IsUnknown())
 	return s.SubResourceWriter.Update(ctx, o)
 }
 
-// hold keeps the status, in the place of a former one, until its time comes.
-func (p *patient) hold(ctx context.Context, o client.Object) {
+// hold keeps a new object's status, in the place of a former one, until its time comes; false if the
+// object is not new.
+func (p *patient) hold(ctx context.Context, o client.Object) bool {
 	object, ok := o.DeepCopyObject().(client.Object)
-	if !ok {
-		return
+	if !ok || time.Since(o.GetCreationTimestamp().Time) >= young {
+		return false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if _, before := p.decided[o.GetUID()]; before {
+		return false
+	}
 	if h := p.held[o.GetUID()]; h != nil {
 		h.object = object
-		return
+		return true
 	}
 	h := &heldStatus{object: object}
 	h.timer = time.AfterFunc(settleTime, func() { p.flush(context.WithoutCancel(ctx), o.GetUID(), h) })
 	p.held[o.GetUID()] = h
 	p.starts.begin(object)
+	return true
 }
 
-// drop forgets what is held of an object.
-func (p *patient) drop(of types.UID) {
+// drop forgets what is held of an object, as something newer is written; decided says that this is
+// ready or failed.
+func (p *patient) drop(o client.Object, decided bool) {
+	of := o.GetUID()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if h := p.held[of]; h != nil {
 		h.timer.Stop()
 		delete(p.held, of)
 	}
+	if !decided {
+		return
+	}
+	p.starts.end(o)
+	left := young - time.Since(o.GetCreationTimestamp().Time)
+	if _, known := p.decided[of]; known || left <= 0 {
+		return
+	}
+	p.decided[of] = struct{}{}
+	time.AfterFunc(left, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.decided, of)
+	})
 }
 
 // flush writes what is held. A conflict is no failure: the change behind it brings a reconcile, and

@@ -53,7 +53,7 @@ func (w *writes) Update(_ context.Context, o client.Object, _ ...client.SubResou
 }
 
 func onItsWay(latest string) *servingv1.Service {
-	s := &servingv1.Service{ObjectMeta: metav1.ObjectMeta{Name: "hello", UID: types.UID("one")}}
+	s := &servingv1.Service{ObjectMeta: metav1.ObjectMeta{Name: "hello", UID: types.UID("one"), CreationTimestamp: metav1.Now()}}
 	s.Status.InitializeConditions()
 	s.Status.LatestCreatedRevisionName = latest
 	return s
@@ -89,17 +89,22 @@ func TestStatusesThatDecideNothingSettle(t *testing.T) {
 			u(onItsWay("a"))
 			u(failed("b"))
 		}, []written{{0, "b"}}},
-		"what settles after a decision goes, too": {nil, func(u func(*servingv1.Service)) {
+		"after a decision all go at once": {nil, func(u func(*servingv1.Service)) {
 			u(failed("a"))
 			u(onItsWay("b"))
-		}, []written{{0, "a"}, {settleTime, "b"}}},
+		}, []written{{0, "a"}, {0, "b"}}},
 		"a child of a former object waits to go": {nil, func(u func(*servingv1.Service)) {
 			u(notOwned("a"))
 			u(failed("b"))
 		}, []written{{0, "b"}}},
 		"a child of another is told": {nil, func(u func(*servingv1.Service)) { u(notOwned("a")) }, []written{{settleTime, "a"}}},
-		"a conflict ends it":         {[]error{conflict}, func(u func(*servingv1.Service)) { u(onItsWay("a")) }, nil},
-		"a failure is tried again":   {[]error{errors.New("down")}, func(u func(*servingv1.Service)) { u(onItsWay("a")) }, []written{{settleTime + holdRetry, "a"}}},
+		"an old object's goes at once": {nil, func(u func(*servingv1.Service)) {
+			s := onItsWay("a")
+			s.CreationTimestamp = metav1.NewTime(time.Now().Add(-young))
+			u(s)
+		}, []written{{0, "a"}}},
+		"a conflict ends it":       {[]error{conflict}, func(u func(*servingv1.Service)) { u(onItsWay("a")) }, nil},
+		"a failure is tried again": {[]error{errors.New("down")}, func(u func(*servingv1.Service)) { u(onItsWay("a")) }, []written{{settleTime + holdRetry, "a"}}},
 		"but not over a newer one": {[]error{errors.New("down")}, func(u func(*servingv1.Service)) {
 			u(onItsWay("a"))
 			time.Sleep(settleTime + holdRetry/2)
@@ -109,7 +114,7 @@ func TestStatusesThatDecideNothingSettle(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := &writes{began: time.Now(), fail: c.fail}
-				p := &patient{Client: api{writes: w}, log: slog.New(slog.DiscardHandler), held: map[types.UID]*heldStatus{}}
+				p := newPatient(api{writes: w}, slog.New(slog.DiscardHandler), nil)
 				c.script(func(s *servingv1.Service) {
 					if err := p.Status().Update(t.Context(), s); err != nil {
 						t.Error(err)
@@ -120,8 +125,8 @@ func TestStatusesThatDecideNothingSettle(t *testing.T) {
 				if !slices.Equal(w.seen, c.want) {
 					t.Errorf("written %v, want %v", w.seen, c.want)
 				}
-				if len(p.held) > 0 {
-					t.Errorf("%d statuses are still held", len(p.held))
+				if len(p.held)+len(p.decided) > 0 {
+					t.Errorf("%d statuses are still held, %d decisions remembered", len(p.held), len(p.decided))
 				}
 			})
 		})
@@ -131,7 +136,7 @@ func TestStatusesThatDecideNothingSettle(t *testing.T) {
 func TestAServiceOnItsWayClosesTheGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &Gate{}
-		p := &patient{Client: api{writes: &writes{}}, log: slog.New(slog.DiscardHandler), starts: &Starts{Gate: g, AtMost: time.Hour}, held: map[types.UID]*heldStatus{}}
+		p := newPatient(api{writes: &writes{}}, slog.New(slog.DiscardHandler), &Starts{Gate: g, AtMost: time.Hour})
 		for _, step := range []struct {
 			status *servingv1.Service
 			busy   bool
