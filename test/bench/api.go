@@ -23,19 +23,30 @@ var (
 	services    = schema.GroupVersionResource{Group: "serving.knative.dev", Version: "v1", Resource: "services"}
 	deployments = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
 	configMaps  = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
+
+	plainServices  = schema.GroupVersionResource{Version: "v1", Resource: "services"}
+	endpointSlices = schema.GroupVersionResource{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"}
 )
 
 // namespace is where everything is made.
 const namespace = "default"
 
-// api opens the installation's Kubernetes API without a limit of the client's own, so that the
-// server is measured and not the client.
-func (i *installation) client() (dynamic.Interface, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(i.data, "kubeconfig"))
+// access is how the Kubernetes of a data folder is reached, without a limit of the client's own, so
+// that the server is measured and not the client.
+func access(data string) (*rest.Config, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(data, "kubeconfig"))
 	if err != nil {
 		return nil, fmt.Errorf("reading kubeconfig: %w", err)
 	}
 	config.QPS, config.WarningHandlerWithContext = -1, rest.NoWarnings{}
+	return config, nil
+}
+
+func (i *installation) client() (dynamic.Interface, error) {
+	config, err := access(i.data)
+	if err != nil {
+		return nil, err
+	}
 	return dynamic.NewForConfig(config)
 }
 

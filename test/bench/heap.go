@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"k8s.io/client-go/rest"
 )
 
 // heap is what a process has allocated and still holds, MB.
@@ -22,16 +22,23 @@ type heap struct {
 }
 
 // kubernetes are the packages whose allocations are not ebb's own. What a shared library allocated
-// on nobody's visible behalf counts as ebb's, so own is too high rather than too low.
+// on nobody's visible behalf (client-go's caches, say, which Kubernetes' controllers have, too) is
+// counted, and what the bare Kubernetes has of it for the same objects is taken off.
 var kubernetes = regexp.MustCompile(`\s(k8s\.io/(kubernetes|apiserver|apiextensions-apiserver|kube-aggregator|controller-manager)|go\.etcd\.io)/`)
 
-// heap collects garbage in a running ebb and reads its heap profile.
-func (i *installation) heap(ctx context.Context) (heap, error) {
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(i.data, "control.sock"))
-	}}}
+// readHeapOf collects garbage in a process that runs the Kubernetes of a data folder, and reads its heap
+// profile from the API server.
+func readHeapOf(ctx context.Context, data string) (heap, error) {
+	config, err := access(data)
+	if err != nil {
+		return heap{}, err
+	}
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return heap{}, err
+	}
 	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://ebb/debug/pprof/heap?gc=1&debug=1", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/debug/pprof/heap?gc=1&debug=1", http.NoBody)
 	if err != nil {
 		return heap{}, err
 	}

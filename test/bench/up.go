@@ -57,6 +57,7 @@ func startUp(ctx context.Context, r *run) ([]result, error) {
 // bareKubernetes is a process with nothing but the embedded Kubernetes in it.
 type bareKubernetes struct {
 	cmd   *exec.Cmd
+	data  string
 	ready time.Duration
 }
 
@@ -66,7 +67,8 @@ func (r *run) startBare(ctx context.Context, name string) (*bareKubernetes, erro
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, r.bare, filepath.Join(r.dir, name), address)
+	data := filepath.Join(r.dir, name)
+	cmd := exec.CommandContext(ctx, r.bare, data, address)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -81,7 +83,7 @@ func (r *run) startBare(ctx context.Context, name string) (*bareKubernetes, erro
 	if err != nil || strings.TrimSpace(line) != "ready" {
 		return nil, fmt.Errorf("starting the bare Kubernetes: %w: %s", err, words.String())
 	}
-	return &bareKubernetes{cmd: cmd, ready: time.Since(began)}, nil
+	return &bareKubernetes{cmd: cmd, data: data, ready: time.Since(began)}, nil
 }
 
 func (b *bareKubernetes) stop() error {
