@@ -159,3 +159,20 @@ func TestKnWaits(t *testing.T) {
 	}
 	knDo(t, words("service wait kn-slow --wait-timeout 60"), "Ready to serve.", "Service 'kn-slow' in namespace 'default' is ready.")
 }
+
+func TestKnMapsDomains(t *testing.T) {
+	t.Parallel()
+	greeter(t, shared, "kn-mapped")
+	const domain = "kn-mapped.example.org"
+	shared.apply(t, "apiVersion: networking.internal.knative.dev/v1alpha1\nkind: ClusterDomainClaim\nmetadata: {name: "+domain+"}\nspec: {namespace: default}\n")
+	t.Cleanup(func() {
+		_, _ = shared.command(context.Background(), "kubectl", "delete", "--ignore-not-found", "domainmapping/"+domain, "clusterdomainclaim/"+domain)
+	})
+	knDo(t, words("domain create "+domain+" --ref ksvc:kn-mapped"), "Domain mapping '"+domain+"' created in namespace 'default'.")
+	awaitConditions(t, shared, domain, "default", "Ready=True")
+	knDo(t, words("domain list"), "NAME URL READY KSVC", "True kn-mapped")
+	knDo(t, words("domain describe "+domain), "Name: "+domain, "kn-mapped", "++ Ready")
+	shared.get(t, domain, "/")
+	knDo(t, words("domain delete "+domain), "Domain mapping '"+domain+"' deleted in namespace 'default'.")
+	knRefused(t, words("domain describe "+domain), "not found")
+}

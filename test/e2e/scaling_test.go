@@ -140,8 +140,9 @@ func TestInitialScaleOfNone(t *testing.T) {
 	if seen := shared.jsonpath(t, "deploy/unstarted-00001-deployment", "{.spec.replicas}") + scaledUp(t, "unstarted"); seen != "0" {
 		t.Errorf("replicas and events %q, want none", seen)
 	}
-	if seen := shared.jsonpath(t, "rev/unstarted-00001", `{.status.actualReplicas} {.status.desiredReplicas} {.status.conditions[?(@.type=="Active")].reason}`); seen != "0 0 NoTraffic" {
-		t.Errorf("the revision shows %s", seen)
-	}
+	eventually(t, "the decision on the revision", func() (bool, string) { // it may be ready before the first one
+		seen := shared.jsonpath(t, "rev/unstarted-00001", `{.status.actualReplicas} {.status.desiredReplicas} {.status.conditions[?(@.type=="Active")].reason}`)
+		return seen == "0 0 NoTraffic", seen
+	})
 	shared.get(t, host("unstarted"), "/")
 }
