@@ -140,3 +140,25 @@ func zeroAtFirst(ctx context.Context, client dynamic.Interface) error {
 	_, err := client.Resource(configMaps).Namespace("knative-serving").Patch(ctx, "config-autoscaler", types.MergePatchType, patch, metav1.PatchOptions{})
 	return err
 }
+
+// furnish starts an ebb on an empty folder and readies what services need: the image that is their
+// code, and a client to make them with. The caller ends the ebb.
+func (r *run) furnish(ctx context.Context, name string) (_ *installation, image string, _ dynamic.Interface, err error) {
+	i, err := r.install(name)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	if _, err := i.up(ctx); err != nil {
+		return nil, "", nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = i.down() // what failed is the news
+		}
+	}()
+	if image, err = i.image(ctx); err != nil {
+		return nil, "", nil, err
+	}
+	client, err := i.client()
+	return i, image, client, err
+}

@@ -24,22 +24,11 @@ const (
 // bursts sends 200 requests at once to a service at zero whose instances take ten each, and looks
 // whether any instance was without work while requests waited.
 func bursts(ctx context.Context, r *run) ([]result, error) {
-	i, err := r.install("burst")
+	i, image, client, err := r.furnish(ctx, "burst")
 	if err != nil {
-		return nil, err
-	}
-	if _, err := i.up(ctx); err != nil {
 		return nil, err
 	}
 	defer func() { _ = i.down() }()
-	image, err := i.image(ctx)
-	if err != nil {
-		return nil, err
-	}
-	client, err := i.client()
-	if err != nil {
-		return nil, err
-	}
 	o := knative("burst", image, map[string]any{"autoscaling.knative.dev/window": "6s"})
 	if err := unstructured.SetNestedField(o.Object, int64(burstLimit), "spec", "template", "spec", "containerConcurrency"); err != nil {
 		return nil, err

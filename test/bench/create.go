@@ -19,22 +19,11 @@ const (
 // creations measures how long a Service takes to be ready, one after another: with a first instance
 // whose image is here already, and with none.
 func creations(ctx context.Context, r *run) ([]result, error) {
-	i, err := r.install("create")
+	i, image, client, err := r.furnish(ctx, "create")
 	if err != nil {
-		return nil, err
-	}
-	if _, err := i.up(ctx); err != nil {
 		return nil, err
 	}
 	defer func() { _ = i.down() }()
-	image, err := i.image(ctx)
-	if err != nil {
-		return nil, err
-	}
-	client, err := i.client()
-	if err != nil {
-		return nil, err
-	}
 	n := r.samples(50, 10)
 	plain, err := created(ctx, client.Resource(deployments).Namespace(namespace), "Available", r.samples(15, 5), func(name string) *unstructured.Unstructured {
 		return deployment(name, image)

@@ -30,22 +30,11 @@ func many(ctx context.Context, r *run) ([]result, error) {
 		return nil, err
 	}
 	defer func() { _ = bare.stop() }()
-	i, err := r.install("many")
+	i, image, client, err := r.furnish(ctx, "many")
 	if err != nil {
-		return nil, err
-	}
-	if _, err := i.up(ctx); err != nil {
 		return nil, err
 	}
 	defer func() { _ = i.down() }()
-	image, err := i.image(ctx)
-	if err != nil {
-		return nil, err
-	}
-	client, err := i.client()
-	if err != nil {
-		return nil, err
-	}
 	if err := zeroAtFirst(ctx, client); err != nil {
 		return nil, err
 	}
