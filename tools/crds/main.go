@@ -1,4 +1,4 @@
-// Command crds writes the custom resource definitions of Serving's kinds, made by controller-gen's
+// Command crds writes the custom resource definitions of Serving's and KEDA's kinds, made by controller-gen's
 // library from the Go types this repository is built with and from the table beside this file.
 //
 //	go -C tools run ./crds ../deploy/crds

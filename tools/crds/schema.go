@@ -13,6 +13,9 @@ type props = apiextensionsv1.JSONSchemaProps
 
 // finish adds to a definition what the table says of its kind.
 func finish(d *apiextensionsv1.CustomResourceDefinition, k *kind) error {
+	if k.marked {
+		return finishMarked(d, k)
+	}
 	d.Labels = map[string]string{"app.kubernetes.io/name": "knative-serving", "knative.dev/crd-install": "true"}
 	maps.Copy(d.Labels, k.labels)
 	if k.plural != "" {
@@ -44,6 +47,25 @@ func finish(d *apiextensionsv1.CustomResourceDefinition, k *kind) error {
 		root.Properties["status"] = status
 	}
 	return nil
+}
+
+// finishMarked adds to a definition whose types carry markers what they cannot say.
+func finishMarked(d *apiextensionsv1.CustomResourceDefinition, k *kind) error {
+	d.Labels = map[string]string{"app.kubernetes.io/name": k.group, "app.kubernetes.io/part-of": "ebb"}
+	root := d.Spec.Versions[0].Schema.OpenAPIV3Schema
+	root.Properties["metadata"] = props{Type: "object"}
+	if !k.job {
+		return nil
+	}
+	return at(root, []string{"spec", "jobTargetRef"}, func(job *props) error {
+		brief(job, 2)
+		if err := at(job, []string{"template"}, keepMetadata); err != nil {
+			return err
+		}
+		return at(job, []string{"template", "spec", "volumes"}, func(list *props) error {
+			return at(list.Items.Schema, []string{"ephemeral", "volumeClaimTemplate"}, keepMetadata)
+		})
+	})
 }
 
 // at changes the node at the end of path, and puts it back all the way up: a schema holds values.

@@ -17,6 +17,8 @@ type kind struct {
 	pod                       []string // path to where a pod's fields are inlined
 	template                  []string // path to a template whose metadata is kept
 	scale                     bool
+	marked                    bool // names, columns and rules are upstream's, from the markers beside its types
+	job                       bool // spec.jobTargetRef is a Job's
 }
 
 const (
@@ -25,6 +27,10 @@ const (
 	autoscalingPkg = "knative.dev/serving/pkg/apis/autoscaling/v1alpha1"
 	networkingPkg  = "knative.dev/networking/pkg/apis/networking/v1alpha1"
 	cachingPkg     = "knative.dev/caching/pkg/apis/caching/v1alpha1"
+	kedaPkg        = "github.com/kedacore/keda/v2/apis/keda/v1alpha1"
+	kedaEventsPkg  = "github.com/kedacore/keda/v2/apis/eventing/v1alpha1"
+	kedaHTTPPkg    = "github.com/kedacore/http-add-on/operator/apis/http/v1alpha1"
+	kedaRoutePkg   = "github.com/kedacore/http-add-on/operator/apis/http/v1beta1"
 )
 
 var (
@@ -112,6 +118,14 @@ var kinds = []kind{
 		categories: []string{"knative-internal", "caching"},
 		columns:    cols(text("Image", ".spec.image")),
 	},
+	{pkg: kedaPkg, group: "keda.sh", version: "v1alpha1", name: "ScaledObject", marked: true},
+	{pkg: kedaPkg, group: "keda.sh", version: "v1alpha1", name: "ScaledJob", marked: true, job: true},
+	{pkg: kedaPkg, group: "keda.sh", version: "v1alpha1", name: "TriggerAuthentication", marked: true},
+	{pkg: kedaPkg, group: "keda.sh", version: "v1alpha1", name: "ClusterTriggerAuthentication", marked: true},
+	{pkg: kedaEventsPkg, group: "eventing.keda.sh", version: "v1alpha1", name: "CloudEventSource", marked: true},
+	{pkg: kedaEventsPkg, group: "eventing.keda.sh", version: "v1alpha1", name: "ClusterCloudEventSource", marked: true},
+	{pkg: kedaHTTPPkg, group: "http.keda.sh", version: "v1alpha1", name: "HTTPScaledObject", marked: true},
+	{pkg: kedaRoutePkg, group: "http.keda.sh", version: "v1beta1", name: "InterceptorRoute", marked: true},
 }
 
 // podFields are the fields of a pod that Serving takes; whatever else a manifest has is an unknown
