@@ -35,12 +35,13 @@ type Decision struct {
 
 	// what Message tells about
 	spec  Spec
+	floor Floor
 	ready int
 }
 
 // Decide says how many instances there should be now, and moves the revision's activity on.
 func (s *State) Decide(o Observation) Decision {
-	d := Decision{Wish: s.Wish(o.Now, o.Ready, o.Open), spec: s.spec, ready: o.Ready}
+	d := Decision{Wish: s.Wish(o.Now, o.Ready, o.Open), spec: s.spec, floor: s.floor, ready: o.Ready}
 	d.Want, d.Reason = d.Wish.Count, d.Wish.Reason
 	if d.Want == 0 && o.InFlight > 0 {
 		d.Want, d.Reason = 1, InFlight
@@ -78,14 +79,25 @@ func (s *State) bound(want int32, reason Reason) (int32, Reason) {
 
 // low returns the lower bound and its reason.
 func (s *State) low() (int32, Reason) {
-	switch {
-	case !s.spec.Reachable:
+	if !s.spec.Reachable {
 		return 0, MinScaled
-	case !s.initialized && s.spec.Initial > max(1, s.spec.Min):
-		return s.spec.Initial, InitialScaled
-	default:
-		return s.spec.Min, MinScaled
 	}
+	low, why := s.spec.Min, MinScaled
+	if !s.initialized && s.spec.Initial > max(1, s.spec.Min) {
+		low, why = s.spec.Initial, InitialScaled
+	}
+	if floor := s.ceiled(s.floor.Count); floor > low {
+		low, why = floor, Asked
+	}
+	return low, why
+}
+
+// ceiled is a number within the upper bound.
+func (s *State) ceiled(n int32) int32 {
+	if s.spec.Max > 0 {
+		return min(n, s.spec.Max)
+	}
+	return n
 }
 
 // toZero lets the last instances go only with patience: instances on their way up get their time, a

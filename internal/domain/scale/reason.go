@@ -32,6 +32,8 @@ const (
 	MinScaled     Reason = "MinScale"
 	MaxScaled     Reason = "MaxScale"
 	InitialScaled Reason = "InitialScale"
+	// Asked means that a floor decides.
+	Asked Reason = "Asked"
 	// ScaleToZeroOff means that the cluster does not allow zero.
 	ScaleToZeroOff Reason = "ScaleToZeroDisabled"
 	// StayingActive means that the last instance has not been active for a stable window yet.
@@ -104,6 +106,8 @@ func (d Decision) patience() string {
 		return fmt.Sprintf("Demand asks for %d; the minimum scale is %d.", d.Wish.Count, d.spec.Min)
 	case MaxScaled:
 		return fmt.Sprintf("Demand asks for %d; the maximum scale is %d.", d.Wish.Count, d.spec.Max)
+	case Asked:
+		return d.asked()
 	case InitialScaled:
 		return fmt.Sprintf("A new revision starts with %s.", instances(d.spec.Initial))
 	case ScaleToZeroOff:
@@ -119,6 +123,21 @@ func (d Decision) patience() string {
 	default:
 		return string(d.Reason)
 	}
+}
+
+// asked tells who asks for more than requests do.
+func (d Decision) asked() string {
+	who := instances(d.floor.Count)
+	if d.floor.Count == 1 {
+		who += " is"
+	} else {
+		who += " are"
+	}
+	message := fmt.Sprintf("Requests ask for %d; %s asked for by %s", d.Wish.Count, who, d.floor.By)
+	if d.Want < d.floor.Count {
+		message += fmt.Sprintf("; the maximum scale is %d", d.spec.Max)
+	}
+	return message + "."
 }
 
 // figure prints a value with as many decimals as help.

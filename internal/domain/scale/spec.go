@@ -87,6 +87,14 @@ type Spec struct {
 	Before      Activity
 }
 
+// A Floor is a least number of instances that something else than requests asks for. It counts only
+// while the revision is reachable, and not above the spec's Max.
+type Floor struct {
+	Count int32
+	// By says who asks.
+	By string
+}
+
 // Activity is how far a revision is from serving; it becomes the Active condition.
 //
 //	Activating ─► Active ─► Inactive ─► Activating …

@@ -14,6 +14,7 @@ type State struct {
 	panicSince time.Time // zero when not panicking
 	peak       int32     // the largest wish since panic began
 	delay      delay     // recent wishes, when the spec asks for a delay
+	floor      Floor
 	loaded     time.Time // when a value above zero was last recorded
 
 	activity    Activity
@@ -73,6 +74,9 @@ func (s *State) Update(spec Spec) {
 	s.initialized = s.initialized || spec.Initialized
 	s.spec = spec
 }
+
+// Raise puts a floor in the place of the one before.
+func (s *State) Raise(f Floor) { s.floor = f }
 
 // Record adds what was measured of the spec's metric in the second that at lies in. Zeros are worth
 // recording while there are instances: they say that nothing came, where silence says nothing.

@@ -35,10 +35,29 @@ func canonical(host string) (string, bool) {
 	return host, true
 }
 
+// unfit are characters that no host has.
+const unfit = "/\\@ \t\r\n*"
+
+// Sharable tells whether a rule with a Way may have a host: a name, a wildcard of one, or "*" or nothing
+// for any.
+func Sharable(host string) bool {
+	name, wild := wildcard(host)
+	if wild && name == "" {
+		return host != "*."
+	}
+	name, ok := canonical(name)
+	return ok && !strings.ContainsAny(name, unfit)
+}
+
 // check tells what is wrong with a rule.
 func check(r *Rule) error {
 	host, ok := canonical(r.Host)
-	if !ok || strings.ContainsAny(host, "/\\@ \t\r\n*") {
+	if r.Way != nil {
+		ok = Sharable(r.Host)
+	} else {
+		ok = ok && !strings.ContainsAny(host, unfit)
+	}
+	if !ok {
 		return fmt.Errorf("%w: route %s: %q is not a host", ErrInvalid, r.Route, r.Host)
 	}
 	if r.Backend != "" && len(r.Targets) > 0 {

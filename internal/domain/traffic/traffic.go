@@ -1,7 +1,8 @@
 // Package traffic is the route table: which revisions answer for a host, and in what shares.
 //
 // A Table is built once from rules and never changes; a change of routes swaps the whole table.
-// Matching is one map look-up, whatever the number of routes.
+// Matching is one map look-up, whatever the number of routes. Only where rules share a host, each
+// with its Way to a part of the requests, paths and header fields are looked at as well.
 package traffic
 
 import (
@@ -30,6 +31,9 @@ type Target struct {
 type Rule struct {
 	// Host is matched without port, case or trailing dot.
 	Host string
+	// Way, if not nil, narrows the rule to a part of the host's requests and lets it share the host
+	// with others of its kind. Such a host may also be "*.domain", or "*" for any.
+	Way *Way
 	// ClusterLocal hosts are known inside the cluster only.
 	ClusterLocal bool
 	// Route is where the rule comes from.
@@ -81,18 +85,24 @@ type Settings struct {
 	Port uint16
 	// Labels name the revision in metrics.
 	Labels Labels
+	// Service, if not nil, says that the instances are not a revision's pods but a Service's.
+	Service *Service
 }
 
 // Table maps hosts to rules. It is immutable and safe for concurrent use; the zero value is empty.
 type Table struct {
 	rules    map[string]*Rule
+	hosts    map[string]*branch // those that rules share
+	wild     map[string]*branch // by what follows the asterisk: ".example.com", or "" for any host
+	lost     map[types.NamespacedName]error
 	settings map[types.NamespacedName]Settings
 }
 
 // Build makes a table of the rules. It always returns a table that can be used: a rule that is
 // invalid, or whose host an earlier rule has, is left out and told of in the error, so that one
 // bad route cannot stop the others. A rule that is like an unknown host and has no backend is left
-// out, too, but nothing is wrong with it: the other may come later.
+// out, too, but nothing is wrong with it: the other may come later. Rules with a Way come last in
+// the contest for a host, and among them earlier ones keep what later ones would take.
 func Build(rules []Rule, settings map[types.NamespacedName]Settings) (*Table, error) {
 	t := &Table{
 		rules:    make(map[string]*Rule, len(rules)),
@@ -112,11 +122,14 @@ func Build(rules []Rule, settings map[types.NamespacedName]Settings) (*Table, er
 		kept = append(kept, r)
 		t.rules[host] = &kept[len(kept)-1]
 	}
-	var alike []Rule
+	var alike, ways []Rule
 	for _, r := range rules {
 		switch err := check(&r); {
 		case err != nil:
+			t.lose(r.Route, err)
 			errs = append(errs, err)
+		case r.Way != nil:
+			ways = append(ways, r)
 		case r.Like != "":
 			alike = append(alike, r)
 		default:
@@ -129,6 +142,7 @@ func Build(rules []Rule, settings map[types.NamespacedName]Settings) (*Table, er
 			add(r)
 		}
 	}
+	errs = append(errs, t.share(ways)...)
 	return t, errors.Join(errs...)
 }
 
@@ -181,6 +195,48 @@ func (t *Table) Revisions(yield func(types.NamespacedName, Settings) bool) {
 	}
 }
 
+// Has says whether some rule answers for a host, for all of its requests or a part, and tells the
+// Secret of its certificate.
+func (t *Table) Has(host string, external bool) (secret types.NamespacedName, ok bool) {
+	if r, ok := t.Match(host, external); ok {
+		return r.Secret, true
+	}
+	if t == nil || len(t.hosts)+len(t.wild) == 0 {
+		return secret, false
+	}
+	host, valid := canonical(host)
+	if !valid {
+		return secret, false
+	}
+	if t.hosts[host] != nil {
+		return secret, true
+	}
+	for suffix, more := host, true; more; {
+		suffix, more = broader(suffix)
+		if t.wild[suffix] != nil {
+			return secret, true
+		}
+	}
+	return secret, false
+}
+
+// Lost tells what is wrong with a route's rules, or what of theirs an earlier route has; nil if all of
+// them are in the table. It knows of rules with a Way, and of invalid ones.
+func (t *Table) Lost(route types.NamespacedName) error {
+	if t == nil {
+		return nil
+	}
+	return t.lost[route]
+}
+
+// lose remembers why a route's rule is left out.
+func (t *Table) lose(route types.NamespacedName, err error) {
+	if t.lost == nil {
+		t.lost = map[types.NamespacedName]error{}
+	}
+	t.lost[route] = errors.Join(t.lost[route], err)
+}
+
 // Secrets lists, each once, the Secrets of all hosts.
 func (t *Table) Secrets() map[types.NamespacedName]struct{} {
 	out := map[types.NamespacedName]struct{}{}
@@ -200,7 +256,7 @@ func (t *Table) Hosts() int {
 	if t == nil {
 		return 0
 	}
-	return len(t.rules)
+	return len(t.rules) + len(t.hosts) + len(t.wild)
 }
 
 // Pick chooses a target by its share; n is spread evenly over all values of its type.
