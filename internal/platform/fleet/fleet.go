@@ -45,6 +45,8 @@ type Instance struct {
 	Ready bool
 	// Draining says that no new request may go there.
 	Draining bool
+	// H2C says that it speaks HTTP/2 without TLS, where its revision does not tell. It never changes.
+	H2C bool
 	// Stamps tells when each step of its start was done (bound, sandbox, started, ready). It must
 	// not be changed after it was handed over.
 	Stamps map[string]time.Time

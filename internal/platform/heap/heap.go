@@ -22,7 +22,7 @@ const (
 const (
 	startPercent  = 400
 	steadyPercent = 50
-	leastPercent  = 15
+	leastPercent  = 25
 )
 
 // What a hurry leaves behind is given back when it is over for a while and as much as this.

@@ -35,8 +35,8 @@ func Unlimited(c *rest.Config) *rest.Config {
 
 // NewManager returns the one controller-runtime manager of the process.
 //
-// Its cache holds what belongs to revisions and routes only, without managed fields, and of Secrets
-// those of certificates; clients read Secrets and ServiceAccounts from the API when needed. No server is opened, nobody is
+// Its cache holds what belongs to revisions and routes only, without managed fields, of Secrets
+// those of certificates, of ConfigMaps those with responses, and of HorizontalPodAutoscalers all: who has one is asked often; clients read Secrets and ServiceAccounts from the API when needed. No server is opened, nobody is
 // elected and nothing is synchronised again by the clock.
 //
 // Statuses that decide nothing are written when they have settled; starts, if not nil, tells of
@@ -68,9 +68,10 @@ func NewManager(c *rest.Config, log *slog.Logger, starts *Starts) (ctrl.Manager,
 			ByObject: map[client.Object]cache.ByObject{
 				&corev1.Pod{}:                            {Label: ofRevision, Transform: slimPod},
 				&appsv1.Deployment{}:                     {Label: ofRevision},
-				&autoscalingv2.HorizontalPodAutoscaler{}: {Label: ofRevision},
+				&autoscalingv2.HorizontalPodAutoscaler{}: {Transform: slimHorizontal},
 				&corev1.Service{}:                        {Label: ofRoute},
 				&corev1.Secret{}:                         {Label: ofCertificate},
+				&corev1.ConfigMap{}:                      {Label: labels.SelectorFromSet(labels.Set{responseBody: "true"})},
 
 				CertManagerDefinition(): {Field: fields.OneTermEqualSelector(metav1.ObjectNameField, CertManagerDefinition().Name)},
 			},
@@ -88,6 +89,9 @@ func NewManager(c *rest.Config, log *slog.Logger, starts *Starts) (ctrl.Manager,
 	}
 	return mgr, nil
 }
+
+// responseBody marks the ConfigMaps that hold what routes answer while nobody is there.
+const responseBody = "http.keda.sh/response-body"
 
 // CertManagerDefinition is the definition of cert-manager's certificates by its name, there where
 // cert-manager is.

@@ -3,6 +3,10 @@
 package kube
 
 import (
+	kedahttpv1alpha1 "github.com/kedacore/http-add-on/operator/apis/http/v1alpha1"
+	kedahttpv1beta1 "github.com/kedacore/http-add-on/operator/apis/http/v1beta1"
+	kedaeventingv1alpha1 "github.com/kedacore/keda/v2/apis/eventing/v1alpha1"
+	kedav1alpha1 "github.com/kedacore/keda/v2/apis/keda/v1alpha1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -13,8 +17,8 @@ import (
 	servingv1beta1 "knative.dev/serving/pkg/apis/serving/v1beta1"
 )
 
-// Scheme returns a new scheme with every type ebb reads or writes: Kubernetes' own and Knative
-// Serving's.
+// Scheme returns a new scheme with every type ebb reads or writes: Kubernetes' own, Knative
+// Serving's and KEDA's.
 func Scheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
@@ -24,6 +28,10 @@ func Scheme() *runtime.Scheme {
 		autoscalingv1alpha1.AddToScheme,
 		netv1alpha1.AddToScheme,
 		cachingv1alpha1.AddToScheme,
+		kedav1alpha1.AddToScheme,
+		kedaeventingv1alpha1.AddToScheme,
+		kedahttpv1alpha1.AddToScheme,
+		kedahttpv1beta1.AddToScheme,
 	} {
 		utilruntime.Must(add(s)) // fails only when two packages claim one kind, which a build decides
 	}

@@ -21,6 +21,15 @@ const collectorPatience = 10 * time.Second
 // grpcPort is OTLP's, for endpoints that name none.
 const grpcPort = "4317"
 
+// target is where OTLP by HTTP goes: to the endpoint's path, or to the usual one if it has none.
+// The exporters differ in what they do then, from one version to the next.
+func target(u *url.URL, usual string) string {
+	if u.Path == "" {
+		u = u.JoinPath(usual)
+	}
+	return u.String()
+}
+
 // client speaks HTTP to a collector.
 func (e *Exporter) client() *http.Client {
 	return &http.Client{Timeout: collectorPatience, Transport: &http.Transport{

@@ -186,16 +186,16 @@ func TestMetricsReachACollector(t *testing.T) {
 	for _, protocol := range []string{"grpc", "http/protobuf"} {
 		t.Run(protocol, func(t *testing.T) {
 			collector, r := exporttest.New(t), newRig(t) // in this order: the exporter ends first
-			endpoint := collector.GRPC
+			endpoint, path := collector.GRPC, "grpc"
 			if protocol == "http/protobuf" {
-				endpoint = collector.HTTP
+				endpoint, path = collector.HTTP, "/v1/metrics"
 			}
 			r.apply("metrics-protocol", protocol, "metrics-endpoint", endpoint, "metrics-export-interval", "20ms",
 				"request-metrics-protocol", protocol, "request-metrics-endpoint", endpoint, "request-metrics-export-interval", "20ms")
-			collector.Await(t, "both groups", func(m map[string]*metricspb.Metric, _ []*tracepb.Span, _ []string) bool {
+			collector.Await(t, "both groups at "+path, func(m map[string]*metricspb.Metric, _ []*tracepb.Span, paths []string) bool {
 				stable, invoked := m["kn.revision.rps.stable"], m["kn.serving.invocation.duration"]
 				return stable.GetGauge() != nil && stable.GetUnit() == "{request}/s" && invoked.GetHistogram() != nil &&
-					len(invoked.GetHistogram().GetDataPoints()) == 1
+					len(invoked.GetHistogram().GetDataPoints()) == 1 && slices.Contains(paths, path)
 			})
 		})
 	}
@@ -216,9 +216,9 @@ func TestTracesReachACollector(t *testing.T) {
 	for _, protocol := range []string{"grpc", "http/protobuf"} {
 		t.Run(protocol, func(t *testing.T) {
 			collector, r := exporttest.New(t), newRig(t) // in this order: the exporter ends first
-			endpoint := collector.GRPC
+			endpoint, path := collector.GRPC, "grpc"
 			if protocol == "http/protobuf" {
-				endpoint = collector.HTTP
+				endpoint, path = collector.HTTP, "/v1/traces"
 			}
 			r.apply("tracing-protocol", protocol, "tracing-endpoint", endpoint, "tracing-sampling-rate", "1")
 			_, span := r.Tracer().Start(t.Context(), "GET")
@@ -227,8 +227,8 @@ func TestTracesReachACollector(t *testing.T) {
 			if r.Tracer() != nil {
 				t.Error("still tracing")
 			}
-			collector.Await(t, "the span", func(_ map[string]*metricspb.Metric, spans []*tracepb.Span, _ []string) bool {
-				return len(spans) == 1 && spans[0].GetName() == "GET"
+			collector.Await(t, "the span at "+path, func(_ map[string]*metricspb.Metric, spans []*tracepb.Span, paths []string) bool {
+				return len(spans) == 1 && spans[0].GetName() == "GET" && slices.Contains(paths, path)
 			})
 		})
 	}

@@ -59,7 +59,7 @@ func (e *Exporter) metricExporter(ctx context.Context, c metrics.Config) (x sdkm
 	}
 	if c.Protocol == metrics.ProtocolHTTPProtobuf {
 		client := e.client()
-		x, err = otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(u.String()), otlpmetrichttp.WithHTTPClient(client))
+		x, err = otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(target(u, "/v1/metrics")), otlpmetrichttp.WithHTTPClient(client))
 		return x, func() error { client.CloseIdleConnections(); return nil }, err
 	}
 	conn, err := e.connection(u)

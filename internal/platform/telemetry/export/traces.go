@@ -61,7 +61,7 @@ func (e *Exporter) spanExporter(ctx context.Context, c tracing.Config) (x sdktra
 	}
 	if c.Protocol == tracing.ProtocolHTTPProtobuf {
 		client := e.client()
-		x, err = otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(u.String()), otlptracehttp.WithHTTPClient(client))
+		x, err = otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(target(u, "/v1/traces")), otlptracehttp.WithHTTPClient(client))
 		return x, func() error { client.CloseIdleConnections(); return nil }, err
 	}
 	conn, err := e.connection(u)
