@@ -35,7 +35,7 @@ func (c *call) try() verdict {
 	if c.upgrade != "" {
 		return c.forwardH1()
 	}
-	h2 := c.settings.H2C
+	h2 := c.settings.H2C || c.slot.Link.(*link).h2c
 	if c.settings.DetectH2C {
 		var err error
 		if h2, err = c.slot.Link.(*link).speaksH2(c.r.Context()); err != nil {
@@ -59,7 +59,8 @@ func (c *call) forwardH1() verdict {
 	if err != nil {
 		return c.settle(err)
 	}
-	_ = conn.SetDeadline(c.firstDeadline()) // a dead connection shows in Send
+	c.late = c.startLate(func(at time.Time) { _ = conn.SetDeadline(at) }) // a dead connection shows in Receive
+	_ = conn.SetDeadline(c.firstDeadline())                               // a dead connection shows in Send
 	stop := context.AfterFunc(ctx, conn.Abort())
 	resp, err := c.exchange(conn)
 	switch {
@@ -111,7 +112,7 @@ func (c *call) trust(err error) {
 // firstDeadline is until when the response must begin.
 func (c *call) firstDeadline() time.Time {
 	d := c.total
-	if t := c.settings.ResponseStartTimeout; t > 0 {
+	if t := c.settings.ResponseStartTimeout; t > 0 && c.late == nil {
 		d = earlier(d, c.granted.Add(t))
 	}
 	return c.idleDeadline(d)
@@ -139,7 +140,7 @@ func (c *call) exchange(conn *h1.Conn) (h1.Response, error) {
 		Method: c.r.Method, URI: c.uri, Host: c.host, Header: c.r.Header, Whole: c.body.whole, Upgrade: c.upgrade,
 	}
 	if c.body.stream != nil {
-		out.Stream, out.Length, out.Expect = c.body.stream, c.r.ContentLength, c.body.expect
+		out.Stream, out.Length, out.Expect = c.source(), c.r.ContentLength, c.body.expect
 		r := c.r
 		out.Trailer = func() http.Header { return r.Trailer }
 		out.Announce = names(r.Trailer)
@@ -151,6 +152,7 @@ func (c *call) exchange(conn *h1.Conn) (h1.Response, error) {
 		return h1.Response{}, err
 	}
 	resp, err := conn.Receive(c.r.Method, c.w.Header(), c.interim)
+	c.late.begun()
 	if err != nil {
 		clear(c.w.Header())
 		return resp, err

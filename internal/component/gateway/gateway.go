@@ -156,7 +156,7 @@ func dialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 
 // Public says whether a route has the host and shows it outside the cluster.
 func (g *Gateway) Public(host string) bool {
-	_, found := g.state.Load().table.Match(host, true)
+	_, found := g.state.Load().table.Has(host, true)
 	return found
 }
 
@@ -207,7 +207,7 @@ func (g *Gateway) forget(name types.NamespacedName, r *revision) {
 func (g *Gateway) newRevision(name types.NamespacedName) *revision {
 	return &revision{name: name, admitter: admit.New(admit.Config{
 		Instances: func() []fleet.Instance { return g.config.Fleet.Instances(name) },
-		Link:      func(in fleet.Instance) io.Closer { return newLink(in.Address, g.config.Dial) },
+		Link:      func(in fleet.Instance) io.Closer { return newLink(in, g.config.Dial) },
 		Wake:      func() { g.config.Sink.Wake(name) },
 		Depth:     g.config.QueueDepth,
 	})}
@@ -261,12 +261,13 @@ func (g *Gateway) Drain(ctx context.Context, uid types.UID) error {
 type link struct {
 	pool    *h1.Pool
 	h2      *http2.Transport
+	h2c     bool // the instance speaks HTTP/2 without TLS, whatever its revision's settings say
 	dialect dialect
 }
 
-func newLink(to netip.AddrPort, dial h1.DialFunc) *link {
-	pool := h1.NewPool(to, dial)
-	return &link{pool: pool, h2: newH2(pool)}
+func newLink(to fleet.Instance, dial h1.DialFunc) *link {
+	pool := h1.NewPool(to.Address, dial)
+	return &link{pool: pool, h2: newH2(pool), h2c: to.H2C}
 }
 
 // Close closes the connections that are idle; the others end with their exchange.

@@ -38,9 +38,12 @@ func newH2(pool *h1.Pool) *http2.Transport {
 func (c *call) forwardH2() verdict {
 	ctx, cancel := context.WithCancelCause(c.r.Context())
 	defer cancel(nil)
-	clock := newClock(c.firstDeadline(), func() { cancel(os.ErrDeadlineExceeded) })
+	clock := &clock{fire: func() { cancel(os.ErrDeadlineExceeded) }}
+	c.late = c.startLate(clock.set)
+	clock.set(c.firstDeadline())
 	defer clock.stop()
 	resp, err := c.slot.Link.(*link).h2.RoundTrip(c.outgoing(ctx))
+	c.late.begun()
 	if err == nil {
 		c.trust(nil)
 		err = c.respondH2(resp, clock)
@@ -78,7 +81,7 @@ func (c *call) outgoing(ctx context.Context) *http.Request {
 	}
 	switch {
 	case c.body.stream != nil:
-		out.Body = io.NopCloser(c.body.stream)
+		out.Body = io.NopCloser(c.source())
 		if len(r.Trailer) > 0 {
 			out.Trailer = r.Trailer
 		}
@@ -161,12 +164,6 @@ func (c *call) respondH2(resp *http.Response, clock *clock) error {
 type clock struct {
 	timer *time.Timer
 	fire  func()
-}
-
-func newClock(at time.Time, fire func()) *clock {
-	c := &clock{fire: fire}
-	c.set(at)
-	return c
 }
 
 // set moves the time; zero is never.

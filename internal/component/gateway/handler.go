@@ -69,7 +69,8 @@ func answerProbe(w http.ResponseWriter, asked string) {
 }
 
 // match finds the rule for a request: by the revision it names, where that is believed, by its host
-// among the routes', and inside the cluster by the host of a revision's own Service.
+// among the routes', inside the cluster by the host of a revision's own Service, and then among the
+// rules that share hosts.
 func (f *front) match(st *state, r *http.Request) (*traffic.Rule, bool) {
 	if f.direct {
 		named := types.NamespacedName{Namespace: r.Header.Get(headerNamespace), Name: r.Header.Get(headerRevision)}
@@ -78,10 +79,15 @@ func (f *front) match(st *state, r *http.Request) (*traffic.Rule, bool) {
 		}
 	}
 	rule, ok := st.table.Match(r.Host, f.external)
-	if ok || f.external {
-		return rule, ok
+	if ok {
+		return rule, true
 	}
-	return st.only(serviceOf(r.Host))
+	if !f.external {
+		if rule, ok = st.only(serviceOf(r.Host)); ok {
+			return rule, true
+		}
+	}
+	return st.table.Find(r.Host, r.URL.Path, r.Header)
 }
 
 // only is a rule for one revision, if a route leads to it at all.
@@ -245,6 +251,8 @@ type call struct {
 	uri          string
 	upgrade      string // the protocol asked for, if any
 	defaultRoute bool
+	fallen       bool       // goes where its route's requests go that find no instance
+	late         *lateStart // of a response whose time begins when the request is sent, nil for others
 
 	entry   admit.Entry
 	slot    *admit.Slot // held at present
@@ -277,7 +285,7 @@ func (c *call) serve() {
 		c.log(now)
 		c.endTrace(now)
 	}()
-	if !c.prepare() {
+	if c.standIn() || !c.prepare() {
 		return
 	}
 	for c.admit() && c.forward() == again {
@@ -316,8 +324,11 @@ func (c *call) admit() bool {
 	ctx, stop := c.watchClient()
 	defer stop()
 	slot, err := a.Admit(ctx, &c.entry, c.patience())
-	if errors.Is(err, admit.ErrGone) {
+	if errors.Is(err, admit.ErrGone) && !c.fallen {
 		return c.reroute() && c.admit()
+	}
+	if errors.Is(err, admit.ErrTimeout) && c.fallBack() {
+		return c.admit()
 	}
 	if err != nil {
 		c.refuseAdmission(err)
@@ -335,10 +346,16 @@ func (c *call) begin() {
 	if c.settings.Timeout > 0 {
 		c.total = c.granted.Add(c.settings.Timeout)
 	}
+	if s := c.settings.Service; s != nil && s.Deadline > 0 {
+		c.total = earlier(c.total, c.arrived.Add(s.Deadline))
+	}
 }
 
 // patience is how long the request may still wait for an instance.
 func (c *call) patience() time.Duration {
+	if c.settings.Service != nil {
+		return c.servicePatience()
+	}
 	limit := c.g.config.ActivationTimeout
 	if limit == 0 {
 		limit = max(minActivation, c.settings.Timeout)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,6 +19,9 @@ func (c *call) answer(status int) {
 	}
 	if c.entry.Cold {
 		c.timing(h)
+	}
+	if c.settings.Service != nil && !c.fallen {
+		h[headerColdStart] = []string{strconv.FormatBool(c.entry.Cold)}
 	}
 	c.status = status
 	c.w.WriteHeader(status)

@@ -69,6 +69,8 @@ func (c *call) refuseAdmission(err error) {
 			http.StatusServiceUnavailable, "QueueFull",
 			"too many requests wait for revision " + c.rev.name.String(), retrySoon,
 		})
+	case c.settings.Service != nil && errors.Is(err, admit.ErrTimeout):
+		c.refuseService()
 	case errors.Is(err, admit.ErrTimeout):
 		c.refuse(refusal{http.StatusServiceUnavailable, "NoInstance", fmt.Sprintf(
 			"no instance of revision %s took the request in time.\n"+
@@ -108,7 +110,7 @@ func (f *front) redirect(rule *traffic.Rule, w http.ResponseWriter, r *http.Requ
 
 // sendToTLS answers plain requests on a port for TLS.
 func (g *Gateway) sendToTLS(w http.ResponseWriter, r *http.Request) {
-	if _, ok := g.state.Load().table.Match(r.Host, false); !ok {
+	if _, ok := g.state.Load().table.Has(r.Host, false); !ok {
 		g.refuseHost(w, r)
 		return
 	}

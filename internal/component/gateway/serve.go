@@ -92,11 +92,11 @@ func (g *Gateway) ServeTLS(ctx context.Context, ln net.Listener, external bool) 
 
 // certificate is for the host the client names, if a route has it.
 func (g *Gateway) certificate(hello *tls.ClientHelloInfo, external bool) (*tls.Certificate, error) {
-	rule, ok := g.state.Load().table.Match(hello.ServerName, external)
+	secret, ok := g.state.Load().table.Has(hello.ServerName, external)
 	if !ok {
 		return nil, fmt.Errorf("no route has the host %q", hello.ServerName)
 	}
-	return g.config.Certificate(rule.Host, rule.Secret)
+	return g.config.Certificate(strings.ToLower(strings.TrimSuffix(hello.ServerName, ".")), secret)
 }
 
 // server returns the HTTP server for one side.
