@@ -71,6 +71,7 @@ type Autoscaler struct {
 
 	mu        sync.RWMutex // guards the fields below; held for look-ups only
 	revisions map[types.NamespacedName]*revision
+	floors    map[types.NamespacedName]scale.Floor // of revisions known or not
 	listeners []func(types.NamespacedName)
 	running   context.Context // of Run while it runs; the calls it starts end with it
 
@@ -92,6 +93,7 @@ func New(c Config) *Autoscaler {
 		log:       c.Log,
 		epoch:     time.Now(),
 		revisions: make(map[types.NamespacedName]*revision),
+		floors:    make(map[types.NamespacedName]scale.Floor),
 		live:      make(map[*revision]struct{}),
 		kick:      make(chan struct{}, 1),
 	}
@@ -124,7 +126,7 @@ func (a *Autoscaler) SetRevision(key types.NamespacedName, spec scale.Spec) {
 	a.mu.Lock()
 	r, known := a.revisions[key]
 	if !known {
-		r = &revision{key: key, spec: spec, writer: writer{replicas: scale.Unknown, written: scale.Unknown}}
+		r = &revision{key: key, spec: spec, floor: a.floors[key], writer: writer{replicas: scale.Unknown, written: scale.Unknown}}
 		a.revisions[key] = r
 	}
 	running := a.running != nil
@@ -134,6 +136,24 @@ func (a *Autoscaler) SetRevision(key types.NamespacedName, spec scale.Spec) {
 		a.respec(r, spec)
 	case running:
 		a.begin(r)
+	}
+}
+
+// SetFloor has a revision keep a number of instances whatever its requests ask for; the zero Floor ends
+// that. It may be told before the revision is.
+func (a *Autoscaler) SetFloor(key types.NamespacedName, floor scale.Floor) {
+	a.mu.Lock()
+	before := a.floors[key]
+	if floor.Count > 0 {
+		a.floors[key] = floor
+	} else {
+		floor = scale.Floor{}
+		delete(a.floors, key)
+	}
+	r := a.revisions[key]
+	a.mu.Unlock()
+	if r != nil && floor != before {
+		a.raise(r)
 	}
 }
 

@@ -18,6 +18,7 @@ type revision struct {
 
 	mu       sync.Mutex // guards all below; held for arithmetic, never while waiting for anything
 	spec     scale.Spec
+	floor    scale.Floor  // in force, or from start on
 	state    *scale.State // nil until the present number of instances is known
 	decision scale.Decision
 	since    time.Time // when decision.Want last changed
@@ -88,6 +89,7 @@ func (a *Autoscaler) start(r *revision, replicas int32) {
 		instances = int32(min(ready, math.MaxInt32))
 	}
 	r.state = scale.NewState(r.spec, instances, now)
+	r.state.Raise(r.floor)
 	r.decision.Want, r.since = scale.Unknown, now
 	r.replicas, r.written = replicas, replicas
 	a.enliven(r, now)
@@ -110,6 +112,23 @@ func (a *Autoscaler) respec(r *revision, spec scale.Spec) {
 			a.enliven(r, now)
 			changed = a.decide(r, now, false)
 		}
+	}
+	r.mu.Unlock()
+	a.notify(r, changed)
+}
+
+// raise puts a changed floor in force: the last one that was told, should several be under way.
+func (a *Autoscaler) raise(r *revision) {
+	r.mu.Lock()
+	a.mu.RLock()
+	r.floor = a.floors[r.key]
+	a.mu.RUnlock()
+	changed := false
+	if r.state != nil && !r.gone {
+		now := a.now()
+		r.state.Raise(r.floor)
+		a.enliven(r, now)
+		changed = a.decide(r, now, false)
 	}
 	r.mu.Unlock()
 	a.notify(r, changed)
