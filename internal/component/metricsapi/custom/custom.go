@@ -7,7 +7,6 @@
 package custom
 
 import (
-	"encoding/json"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -19,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/metrics/pkg/apis/custom_metrics"
+
+	"ebb.dev/ebb/internal/component/metricsapi/answer"
 )
 
 // Group is the API's.
@@ -54,36 +55,16 @@ type Config struct {
 // New returns the handler. It does not ask who calls: it must be reachable by an API server only, which
 // has authorized the request.
 func New(c Config) http.Handler {
-	s := server{c}
-	mux := http.NewServeMux()
-	root := "/apis/" + Group
-	mux.HandleFunc("GET "+root, func(w http.ResponseWriter, _ *http.Request) { s.write(w, http.StatusOK, group()) })
+	s := server{c, answer.Writer{Group: Group, Versions: Versions(), Log: c.Log}}
+	mux := s.Mux()
 	for _, version := range Versions() {
-		at := root + "/" + version
-		mux.HandleFunc("GET "+at, func(w http.ResponseWriter, _ *http.Request) { s.write(w, http.StatusOK, resources(version)) })
+		at := "/apis/" + Group + "/" + version
+		mux.HandleFunc("GET "+at, func(w http.ResponseWriter, _ *http.Request) { s.Write(w, http.StatusOK, resources(version)) })
 		mux.HandleFunc("GET "+at+"/namespaces/{namespace}/{resource}/{name}/{metric}", func(w http.ResponseWriter, r *http.Request) {
 			s.answer(w, r, version)
 		})
 	}
-	mux.HandleFunc("GET /openapi/v2", func(w http.ResponseWriter, _ *http.Request) {
-		s.write(w, http.StatusOK, map[string]any{"swagger": "2.0", "info": map[string]string{"title": Group, "version": Versions()[0]}, "paths": map[string]any{}})
-	})
-	mux.HandleFunc("GET /openapi/v3", func(w http.ResponseWriter, _ *http.Request) {
-		s.write(w, http.StatusOK, map[string]any{"paths": map[string]any{}})
-	})
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		s.fail(w, apierrors.NewGenericServerResponse(http.StatusNotFound, "get", schema.GroupResource{Group: Group}, "", "no such path", 0, false))
-	})
 	return mux
-}
-
-func group() metav1.APIGroup {
-	g := metav1.APIGroup{TypeMeta: metav1.TypeMeta{Kind: "APIGroup", APIVersion: "v1"}, Name: Group}
-	for _, version := range Versions() {
-		g.Versions = append(g.Versions, metav1.GroupVersionForDiscovery{GroupVersion: Group + "/" + version, Version: version})
-	}
-	g.PreferredVersion = g.Versions[0]
-	return g
 }
 
 func resources(version string) metav1.APIResourceList {
@@ -98,7 +79,10 @@ func resources(version string) metav1.APIResourceList {
 	return list
 }
 
-type server struct{ Config }
+type server struct {
+	Config
+	answer.Writer
+}
 
 // answer gives one metric of the objects asked for.
 func (s server) answer(w http.ResponseWriter, r *http.Request, version string) {
@@ -108,7 +92,7 @@ func (s server) answer(w http.ResponseWriter, r *http.Request, version string) {
 	}
 	var err error
 	if q.selector, err = labels.Parse(r.URL.Query().Get("labelSelector")); err != nil {
-		s.fail(w, apierrors.NewBadRequest("reading labelSelector: "+err.Error()))
+		s.Fail(w, apierrors.NewBadRequest("reading labelSelector: "+err.Error()).ErrStatus)
 		return
 	}
 	if q.name == custom_metrics.AllObjects {
@@ -117,29 +101,13 @@ func (s server) answer(w http.ResponseWriter, r *http.Request, version string) {
 	found, err := s.values(q)
 	switch {
 	case err != nil:
-		s.fail(w, apierrors.NewServiceUnavailable(err.Error()))
+		s.Fail(w, apierrors.NewServiceUnavailable(err.Error()).ErrStatus)
 	case len(found) == 0:
-		s.fail(w, apierrors.NewNotFound(schema.GroupResource{Group: Group, Resource: q.resource + "/" + q.metric}, q.namespace+"/"+r.PathValue("name")))
+		of := schema.GroupResource{Group: Group, Resource: q.resource + "/" + q.metric}
+		s.Fail(w, apierrors.NewNotFound(of, q.namespace+"/"+r.PathValue("name")).ErrStatus)
 	default:
-		s.write(w, http.StatusOK, list(version, q.metric, found))
+		s.Write(w, http.StatusOK, list(version, q.metric, found))
 	}
-}
-
-func (s server) fail(w http.ResponseWriter, err *apierrors.StatusError) {
-	err.ErrStatus.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
-	s.write(w, int(err.ErrStatus.Code), err.ErrStatus)
-}
-
-func (s server) write(w http.ResponseWriter, code int, body any) {
-	data, err := json.Marshal(body)
-	if err != nil {
-		s.Log.Error("encoding custom metrics", "error", err)
-		w.WriteHeader(http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	_, _ = w.Write(data) // a caller that went away has no use for the error
 }
 
 // sorted puts values in the order of their objects' names.
