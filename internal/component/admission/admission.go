@@ -1,8 +1,9 @@
-// Package admission completes and checks Serving's objects and settings before they are stored, so
-// that a mistake is refused where it is made, with the path of the field.
+// Package admission completes and checks Serving's and KEDA's objects and settings before they are
+// stored, so that a mistake is refused where it is made, with the path of the field.
 //
-// It is one HTTPS handler behind webhook configurations. Defaults and checks are upstream's; one
-// more is ours: a template whose pod the API server would not take is refused with the Service.
+// It is one HTTPS handler behind webhook configurations. Defaults and checks are upstream's; two
+// more are ours: a template whose pod the API server would not take is refused with the Service, and
+// a trigger's parameters are held against those its type has.
 // Nothing here changes anything but the object in the request, dry run or not.
 package admission
 
@@ -17,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/kubernetes"
 	ctrladmission "sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
@@ -28,14 +30,22 @@ const (
 	pathDefault  = "/defaulting"
 	pathValidate = "/resource-validation"
 	pathSettings = "/config-validation"
+	pathKeda     = "/keda-validation"
+	pathClaim    = "/keda-claim"
 )
 
 // Config is what admission needs.
 type Config struct {
 	// Settings are the cluster's ConfigMaps.
 	Settings *settings.Store
-	// Client asks the API server whether it would take a pod.
+	// Client asks the API server whether it would take a pod, and reads targets of ScaledObjects.
 	Client kubernetes.Interface
+	// Neighbours of ScaledObjects.
+	Neighbours *Neighbours
+	// BuiltIn says whether triggers of a type work here; nil stands for all.
+	BuiltIn func(kind string) bool
+	// Registerer takes KEDA's numbers of what is judged. Optional.
+	Registerer prometheus.Registerer
 }
 
 // Handler answers admission reviews. It refuses all until Use was called, since what it needs comes
@@ -46,8 +56,12 @@ type Handler struct{ mux atomic.Pointer[http.ServeMux] }
 func (h *Handler) Use(c Config) {
 	mux := http.NewServeMux()
 	mux.Handle("POST "+pathDefault, webhook(defaulter{c.Settings}.handle))
-	mux.Handle("POST "+pathValidate, webhook(validator{c.Settings, pods{c.Client}}.handle))
+	t := triggers{c.BuiltIn}
+	objects := scaledObjects{c.Neighbours, c.Client, t}
+	mux.Handle("POST "+pathValidate, webhook(validator{c.Settings, pods{c.Client}, objects}.handle))
 	mux.Handle("POST "+pathSettings, webhook(checkSettings))
+	mux.Handle("POST "+pathClaim, webhook(claim))
+	mux.Handle("POST "+pathKeda, webhook(kedaValidator{objects, t, newMetrics(c.Registerer)}.handle))
 	h.mux.Store(mux)
 }
 

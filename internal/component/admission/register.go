@@ -21,7 +21,11 @@ const (
 	defaultName  = "webhook.serving.knative.dev"
 	validateName = "validation.webhook.serving.knative.dev"
 	settingsName = "config.webhook.serving.knative.dev"
+	kedaName     = "keda-admission"
 )
+
+// claimName is that of the webhook that marks new ScaledObjects; upstream has none.
+const claimName = "claim.keda.sh"
 
 // A Way tells how the API server reaches a path of the handler.
 type Way func(path string) admissionregistrationv1.WebhookClientConfig
@@ -44,7 +48,7 @@ func ByService(namespace, name string, caBundle []byte) Way {
 	}
 }
 
-// Register has the API server ask before it stores anything of Serving's. It refuses such writes
+// Register has the API server ask before it stores anything of Serving's or KEDA's. It refuses such writes
 // from then on while nobody answers.
 func Register(ctx context.Context, c *rest.Config, to Way) error {
 	if err := kube.ApplyObjects(ctx, c, Webhooks(to)...); err != nil {
@@ -85,7 +89,31 @@ func Webhooks(to Way) []runtime.Object {
 				FailurePolicy:     &w.fail, SideEffects: &w.none, TimeoutSeconds: &w.seconds, AdmissionReviewVersions: w.versions,
 			}},
 		},
+		&admissionregistrationv1.MutatingWebhookConfiguration{
+			TypeMeta:   typeMeta("MutatingWebhookConfiguration"),
+			ObjectMeta: metav1.ObjectMeta{Name: claimName},
+			Webhooks: []admissionregistrationv1.MutatingWebhook{{
+				Name: claimName, ClientConfig: to(pathClaim), Rules: creations("keda.sh", "v1alpha1", "scaledobjects"),
+				FailurePolicy: &w.fail, SideEffects: &w.none, TimeoutSeconds: &w.seconds, AdmissionReviewVersions: w.versions,
+			}},
+		},
+		&admissionregistrationv1.ValidatingWebhookConfiguration{
+			TypeMeta:   typeMeta("ValidatingWebhookConfiguration"),
+			ObjectMeta: metav1.ObjectMeta{Name: kedaName},
+			Webhooks:   kedaWebhooks(to, &w),
+		},
 	}
+}
+
+func kedaWebhooks(to Way, w *wiring) []admissionregistrationv1.ValidatingWebhook {
+	var out []admissionregistrationv1.ValidatingWebhook
+	for _, k := range kedaKinds {
+		out = append(out, admissionregistrationv1.ValidatingWebhook{
+			Name: k.webhook, ClientConfig: to(pathKeda), Rules: rules(k.group, k.version, k.plural),
+			FailurePolicy: &w.fail, SideEffects: &w.none, TimeoutSeconds: &w.seconds, AdmissionReviewVersions: w.versions,
+		})
+	}
+	return out
 }
 
 // wiring is what all webhooks have alike, in a place that pointers can lead to.
@@ -102,6 +130,12 @@ func typeMeta(kind string) metav1.TypeMeta {
 
 func servingRules() []admissionregistrationv1.RuleWithOperations {
 	return rules("serving.knative.dev", "*", slices.Sorted(maps.Keys(resources))...)
+}
+
+func creations(group, version string, plurals ...string) []admissionregistrationv1.RuleWithOperations {
+	out := rules(group, version, plurals...)
+	out[0].Operations = []admissionregistrationv1.OperationType{admissionregistrationv1.Create}
+	return out
 }
 
 func rules(group, version string, plurals ...string) []admissionregistrationv1.RuleWithOperations {

@@ -64,8 +64,8 @@ func TestWebhooksFailClosedWithoutSideEffects(t *testing.T) {
 			}
 		}
 	}
-	if count != 3 {
-		t.Errorf("%d webhooks, want 3", count)
+	if count != 12 {
+		t.Errorf("%d webhooks, want 12", count)
 	}
 	way := admission.ByService("knative-serving", "webhook", nil)("/x")
 	if way.Service == nil || *way.Service.Path != "/x" || way.URL != nil {

@@ -17,6 +17,7 @@ import (
 type validator struct {
 	settings *settings.Store
 	pods     pods
+	objects  scaledObjects
 }
 
 func (v validator) handle(ctx context.Context, req ctrladmission.Request) ctrladmission.Response {
@@ -38,6 +39,11 @@ func (v validator) handle(ctx context.Context, req ctrladmission.Request) ctrlad
 	}
 	if errs := inert(r); errs != nil {
 		return ctrladmission.Errored(http.StatusBadRequest, fmt.Errorf("validation failed: %w", errs)).WithWarnings(warnings...)
+	}
+	more, err := v.objects.checkAnnotation(ctx, r)
+	warnings = append(warnings, more...)
+	if err != nil {
+		return ctrladmission.Errored(http.StatusBadRequest, fmt.Errorf("validation failed: %w", err)).WithWarnings(warnings...)
 	}
 	if err := v.pods.check(r, req.Namespace, s); err != nil {
 		return ctrladmission.Errored(http.StatusBadRequest, fmt.Errorf("validation callback failed: %w", err)).WithWarnings(warnings...)
