@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -20,6 +22,9 @@ var ErrHost = errors.New("domain name error")
 
 // An Entry is what one object contributes to the route table.
 type Entry struct {
+	// Born is when the object was made, where that decides a contest: older ones keep what they have.
+	// Entries without come before those with one.
+	Born time.Time
 	// Rules are the object's own; their Route names it.
 	Rules []traffic.Rule
 	// Revisions are those the rules lead to.
@@ -111,18 +116,28 @@ func (c *Chapter) Fill(entries map[types.NamespacedName]Entry) {
 }
 
 // rebuild publishes the table of all entries; mu is held. Objects are taken in the order of their
-// names, so that the same one wins a contested host every time.
+// birth and names, so that the same one wins a contested host every time.
 func (b *Book) rebuild() {
 	var rules []traffic.Rule
 	revisions := map[types.NamespacedName]traffic.Settings{}
+	var born []dated
 	for _, c := range b.chapters {
-		for _, name := range slices.SortedFunc(maps.Keys(c.entries), func(x, y types.NamespacedName) int {
-			return strings.Compare(x.String(), y.String())
-		}) {
+		for _, name := range slices.SortedFunc(maps.Keys(c.entries), byName) {
 			e := c.entries[name]
+			if !e.Born.IsZero() {
+				born = append(born, dated{name, e})
+				continue
+			}
 			rules = append(rules, e.Rules...)
 			maps.Copy(revisions, e.Revisions)
 		}
+	}
+	slices.SortStableFunc(born, func(x, y dated) int {
+		return cmp.Or(x.entry.Born.Compare(y.entry.Born), byName(x.name, y.name))
+	})
+	for _, d := range born {
+		rules = append(rules, d.entry.Rules...)
+		maps.Copy(revisions, d.entry.Revisions)
 	}
 	table, err := traffic.Build(rules, revisions)
 	b.publish(table)
@@ -134,6 +149,14 @@ func (b *Book) rebuild() {
 		c.judge(table, err)
 	}
 }
+
+// dated is an entry that its birth gives a place among those of all chapters.
+type dated struct {
+	name  types.NamespacedName
+	entry Entry
+}
+
+func byName(x, y types.NamespacedName) int { return strings.Compare(x.String(), y.String()) }
 
 // judge finds out whose rules the table lacks, and tells where that changed.
 func (c *Chapter) judge(table *traffic.Table, built error) {
@@ -153,6 +176,12 @@ func (c *Chapter) judge(table *traffic.Table, built error) {
 func (e *Entry) fault(name types.NamespacedName, table *traffic.Table, built error) error {
 	for i := range e.Rules {
 		r := &e.Rules[i]
+		if r.Way != nil {
+			if lost := table.Lost(name); lost != nil {
+				return fmt.Errorf("%w: %w", ErrHost, lost)
+			}
+			continue
+		}
 		got, ok := table.Match(r.Host, false)
 		switch {
 		case ok && got.Route != name:

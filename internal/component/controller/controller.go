@@ -1,4 +1,4 @@
-// Package controller holds what Serving's controllers share: what they are given, how in-process
+// Package controller holds what Serving's and KEDA's controllers share: what they are given, how in-process
 // news reaches their queues, and how they treat the API's usual answers.
 //
 // Each controller is a folder below and has one shape: observe gathers all that matters into one
@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"ebb.dev/ebb/internal/domain/scale"
@@ -53,9 +55,21 @@ type Config struct {
 	Authority *authority.Keeper
 	// HostAliases are further domains for routes of a domain: "localhost" to "127.0.0.1.sslip.io".
 	HostAliases map[string][]string
+	// Watches tells whether KEDA's objects in a namespace are looked at; nil: all are.
+	Watches func(namespace string) bool
 	// Busy tells that somebody waits for instances to start: what only shows their number can wait.
 	// Optional.
 	Busy func() bool
+	// Engine scales what ScaledObjects name; without one, KEDA's kinds have no controllers. Targets are
+	// what it scales.
+	Engine  Engine
+	Targets Targets
+	// Jobs makes Jobs for ScaledJobs.
+	Jobs JobEngine
+	// Emitter tells of KEDA's objects.
+	Emitter Emitter
+	// More are further controllers' setups.
+	More []func(context.Context, Config) error
 	// Log receives what no condition can tell.
 	Log *slog.Logger
 }
@@ -127,6 +141,11 @@ func (t *Trigger) Fire(key types.NamespacedName) {
 		t.early = map[types.NamespacedName]struct{}{}
 	}
 	t.early[key] = struct{}{}
+}
+
+// Watched lets news pass of objects that are looked at.
+func (c *Config) Watched() predicate.Predicate {
+	return predicate.NewPredicateFuncs(func(o client.Object) bool { return c.Watches == nil || c.Watches(o.GetNamespace()) })
 }
 
 // Settled turns the answers that mean "the cache is behind" into success: the change that the cache

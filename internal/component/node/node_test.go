@@ -192,6 +192,8 @@ func TestPodRunsUntilItIsDeleted(t *testing.T) {
 		_, err := os.Stat(filepath.Join(s.dir, "pods", "uid-hello"))
 		return s.runtime.Sandboxes() == 0 && os.IsNotExist(err)
 	})
+	// The object goes when the containers have ended, and the folders before the pod's machine knows.
+	s.eventually("the observer to be told", func() bool { return s.observer.Gone() > 0 })
 	if s.observer.Gone() != 1 {
 		t.Errorf("the observer was told %d times", s.observer.Gone())
 	}

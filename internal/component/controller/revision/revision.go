@@ -83,9 +83,11 @@ func Setup(ctx context.Context, c controller.Config) error {
 
 // ofRevision maps what carries a Revision's label to it.
 func ofRevision(_ context.Context, o client.Object) []ctrl.Request {
-	return []ctrl.Request{{NamespacedName: types.NamespacedName{
-		Namespace: o.GetNamespace(), Name: o.GetLabels()[serving.RevisionLabelKey],
-	}}}
+	name := o.GetLabels()[serving.RevisionLabelKey]
+	if name == "" {
+		return nil
+	}
+	return []ctrl.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}}}
 }
 
 // everyone asks for a reconcile of all Revisions, as the settings changed.

@@ -84,16 +84,16 @@ func Handler(c Config) http.Handler {
 	r.HandleFunc("/runningpods/", s.pods(true)).Methods(http.MethodGet)
 	r.HandleFunc("/containerLogs/{namespace}/{pod}/{container}", s.logs).Methods(http.MethodGet)
 	both := []string{http.MethodGet, http.MethodPost}
-	r.HandleFunc("/exec/{namespace}/{pod}/{container}", vkapi.HandleContainerExec(
+	r.HandleFunc("/exec/{namespace}/{pod}/{container}", terminal(vkapi.HandleContainerExec(
 		func(ctx context.Context, namespace, pod, container string, cmd []string, a vkapi.AttachIO) error {
 			return s.exec(ctx, ExecRequest{Namespace: namespace, Pod: pod, Container: container, Command: cmd}, a)
 		},
-		vkapi.WithExecStreamIdleTimeout(idle), vkapi.WithExecStreamCreationTimeout(created))).Methods(both...)
-	r.HandleFunc("/attach/{namespace}/{pod}/{container}", vkapi.HandleContainerAttach(
+		vkapi.WithExecStreamIdleTimeout(idle), vkapi.WithExecStreamCreationTimeout(created)))).Methods(both...)
+	r.HandleFunc("/attach/{namespace}/{pod}/{container}", terminal(vkapi.HandleContainerAttach(
 		func(ctx context.Context, namespace, pod, container string, a vkapi.AttachIO) error {
 			return s.exec(ctx, ExecRequest{Namespace: namespace, Pod: pod, Container: container}, a)
 		},
-		vkapi.WithExecStreamIdleTimeout(idle), vkapi.WithExecStreamCreationTimeout(created))).Methods(both...)
+		vkapi.WithExecStreamIdleTimeout(idle), vkapi.WithExecStreamCreationTimeout(created)))).Methods(both...)
 	r.HandleFunc("/run/{namespace}/{pod}/{container}", s.run).Methods(http.MethodPost)
 	r.HandleFunc("/portForward/{namespace}/{pod}", vkapi.HandlePortForward(s.portForward,
 		vkapi.WithPortForwardStreamIdleTimeout(idle), vkapi.WithPortForwardCreationTimeout(created))).Methods(both...)
@@ -101,6 +101,18 @@ func Handler(c Config) http.Handler {
 	r.Handle("/metrics/resource", c.Usage).Methods(http.MethodGet)
 	r.Handle("/metrics", c.Metrics).Methods(http.MethodGet)
 	return r
+}
+
+// terminal leaves out the stream of errors where a terminal is asked for, as kubelet does: a terminal has
+// but one stream, and clients ask for both without opening both.
+func terminal(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if q := r.URL.Query(); q.Get("tty") == "1" && q.Has("error") {
+			q.Del("error")
+			r.URL.RawQuery = q.Encode()
+		}
+		next(w, r)
+	}
 }
 
 type server struct{ Config }

@@ -81,3 +81,20 @@ func TestExecLosesNoOutput(t *testing.T) {
 		}
 	}
 }
+
+func TestTerminalHasOneStream(t *testing.T) {
+	s := serve(t, fake{exec: func(r kubeletapi.ExecRequest) (int, error) {
+		if !r.Terminal || r.Err != nil {
+			return 0, errors.New("want a terminal and no stream of errors")
+		}
+		_, err := io.WriteString(r.Out, "out")
+		return 0, err
+	}})
+	for name, e := range executors(t, s.URL, "command=x&output=1&error=1&tty=1") {
+		var out, errs bytes.Buffer
+		err := e.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdout: &out, Stderr: &errs, Tty: true})
+		if err != nil || out.String() != "out" || errs.Len() > 0 {
+			t.Errorf("%s: out %q, err %q: %v", name, out.String(), errs.String(), err)
+		}
+	}
+}

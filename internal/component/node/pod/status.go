@@ -32,14 +32,14 @@ func (p *Pod) publish() {
 	first := end && !p.atEnd
 	p.status, p.atEnd = next, end
 	p.mu.Unlock()
-	if changed || first {
-		p.host.Changed(p, p.urgency(&next, ready, end))
-	}
 	if first {
 		if p.host.Observer != nil {
 			p.host.Observer.PodGone(p.uid)
 		}
-		close(p.finished)
+		close(p.finished) // before the node is told, who then lets the object go
+	}
+	if changed || first {
+		p.host.Changed(p, p.urgency(&next, ready, end))
 	}
 }
 

@@ -3,6 +3,7 @@ package pod_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"ebb.dev/ebb/internal/component/node/pod"
 )
 
 // steps remembers what happened in which order.
@@ -65,6 +68,14 @@ func TestTerminationDrainsThenHooksThenSignals(t *testing.T) {
 				PreStop: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"bye"}}},
 			}
 		})
+		var atEnd atomic.Bool // the node was told of the end when it was one
+		b.host.Changed = func(m *pod.Pod, _ pod.Urgency) {
+			select {
+			case <-m.Finished():
+				atEnd.Store(b.observer.Gone() == 1)
+			default:
+			}
+		}
 		m := b.start(p, nil)
 		synctest.Wait()
 		m.Update(deleting(p, 30))
@@ -82,8 +93,12 @@ func TestTerminationDrainsThenHooksThenSignals(t *testing.T) {
 		if diff := cmp.Diff([]string{"user:15"}, b.runtime.Signals()); diff != "" {
 			t.Errorf("signals (-want +got):\n%s", diff)
 		}
+		synctest.Wait()
 		if b.observer.Gone() != 1 || b.runtime.Sandboxes() != 0 {
 			t.Error("something is left")
+		}
+		if !atEnd.Load() {
+			t.Error("the node was not told of the end, or too early to let the object go")
 		}
 		if s := m.Status(); s.Phase != corev1.PodFailed || s.ContainerStatuses[0].State.Terminated == nil || s.ContainerStatuses[0].State.Terminated.ExitCode != 143 {
 			t.Errorf("status = %+v", s)
