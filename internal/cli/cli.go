@@ -101,7 +101,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVar(&o.data, "data", "", "data folder (default "+string(config.DefaultFolder())+", or $EBB_DATA)")
 	root.AddCommand(
 		upCommand(o), downCommand(o), statusCommand(o), resetCommand(o),
-		deployCommand(o), getCommand(o), logsCommand(o), describeCommand(o), deleteCommand(o),
+		deployCommand(o), getCommand(o), logsCommand(o), describeCommand(o), explainCommand(o), scaleCommand(o), deleteCommand(o),
 		imageCommand(o), kubectl.Command(o.folder), versionCommand(),
 	)
 	refuseWrongUse(root)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -34,6 +35,17 @@ func upCommand(o *options) *cobra.Command {
 				return err
 			}
 			s.Folder, s.Out = folder, c.OutOrStdout()
+			if s.Keda, err = config.ReadKeda(os.LookupEnv); err != nil {
+				return fmt.Errorf("reading the environment as KEDA does: %w", err)
+			}
+			for _, path := range []*string{&s.AuthFiles, &s.CADir} {
+				if *path == "" {
+					continue
+				}
+				if *path, err = filepath.Abs(*path); err != nil {
+					return fmt.Errorf("finding %s: %w", *path, err)
+				}
+			}
 			if detach {
 				return detached(c.Context(), c.OutOrStdout(), s)
 			}
@@ -43,6 +55,10 @@ func upCommand(o *options) *cobra.Command {
 	c.Flags().StringVar(&s.HTTP, "http", "127.0.0.1:8080", "address of the gateway on this machine")
 	c.Flags().StringVar(&s.HTTPS, "https", "", "address of the gateway for TLS on this machine (default 127.0.0.1:8443; with another --http, its port and 363)")
 	c.Flags().StringVar(&s.API, "api", "127.0.0.1:6443", "address of the Kubernetes API on this machine")
+	c.Flags().StringVar(&s.AuthFiles, "filepath-auth-root-path", "", "folder that filePath of TriggerAuthentications is relative to; without one it is refused")
+	c.Flags().StringVar(&s.CADir, "ca-dir", "", "folder of certificates to trust in triggers' servers, besides the system's")
+	c.Flags().StringVar(&s.TokenMode, "service-account-token-mode", server.TokensEnforced, "which tokens of service accounts triggers may sign in with: "+server.TokensEnforced+" or "+server.TokensLegacy)
+	c.Flags().BoolVar(&s.HighCardinality, "enable-high-cardinality-metrics-labels", false, "have KEDA's histograms of requests to triggers' servers tell objects apart")
 	c.Flags().BoolVar(&s.Verbose, "verbose", false, "log more")
 	c.Flags().BoolVarP(&detach, "detach", "d", false, "return once ready and go on in the background")
 	return c
@@ -78,8 +94,13 @@ func detached(ctx context.Context, out io.Writer, s server.Options) error {
 		return fmt.Errorf("finding this program: %w", err)
 	}
 	args := []string{"up", "--data", string(s.Folder), "--http", s.HTTP, "--api", s.API}
-	if s.HTTPS != "" {
-		args = append(args, "--https", s.HTTPS)
+	for _, given := range [][2]string{{"--https", s.HTTPS}, {"--filepath-auth-root-path", s.AuthFiles}, {"--ca-dir", s.CADir}, {"--service-account-token-mode", s.TokenMode}} {
+		if given[1] != "" {
+			args = append(args, given[0], given[1])
+		}
+	}
+	if s.HighCardinality {
+		args = append(args, "--enable-high-cardinality-metrics-labels")
 	}
 	if s.Verbose {
 		args = append(args, "--verbose")

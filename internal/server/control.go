@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,12 @@ import (
 	"path/filepath"
 	"time"
 
+	kedav1alpha1 "github.com/kedacore/keda/v2/apis/keda/v1alpha1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"ebb.dev/ebb/internal/component/jobs"
+	"ebb.dev/ebb/internal/component/scaler"
+	"ebb.dev/ebb/internal/domain/recording"
 	"ebb.dev/ebb/internal/platform/config"
 )
 
@@ -42,7 +49,7 @@ func atControl[T any](folder config.Folder, fn func(path string) (T, error)) (T,
 	return fn(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), controlName))
 }
 
-// startControl serves /scaling/<namespace>, /metrics, /requests and /debug/pprof on the control socket.
+// startControl serves /scaling/<namespace>, /explain/<kind>/<namespace>/<name>, /preview, /replay, /metrics, /requests and /debug/pprof on the control socket.
 func (s *Server) startControl(ctx context.Context) error {
 	name := filepath.Join(string(s.folder), controlName)
 	remove := func() error {
@@ -70,6 +77,9 @@ func (s *Server) startControl(ctx context.Context) error {
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("GET /explain/{kind}/{namespace}/{name}", s.showAccount)
+	mux.HandleFunc("POST /preview", s.showPreview)
+	mux.HandleFunc("POST /replay", s.showReplay)
 	mux.HandleFunc("GET /scaling/{namespace}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(s.scaling(r.PathValue("namespace"))); err != nil {
@@ -144,4 +154,151 @@ func ReadScaling(ctx context.Context, folder config.Folder, namespace string) (m
 		return nil, fmt.Errorf("reading ebb's answer about scaling: %w", err)
 	}
 	return out, nil
+}
+
+// A ScaledAccount says why a ScaledObject's target has the replicas it has.
+type ScaledAccount = scaler.Account
+
+// A JobsAccount says why a ScaledJob has the Jobs it has.
+type JobsAccount = jobs.Account
+
+// A Preview asks what would be decided for an object. Values take the place of what its triggers say, by
+// name of metric or trigger.
+type Preview struct {
+	Object *kedav1alpha1.ScaledObject `json:"object"`
+	Values map[string]float64         `json:"values,omitempty"`
+}
+
+// A Recorded object is one to be replayed: what would have been decided for it over the time of a recording.
+type Recorded struct {
+	Object  *kedav1alpha1.ScaledObject `json:"object"`
+	Samples []recording.Sample         `json:"samples"`
+}
+
+// A Replay is what would have come of a recording.
+type Replay = scaler.Replay
+
+// largestPreview and largestReplay bound what is read of them, in bytes.
+const (
+	largestPreview = 3 << 20
+	largestReplay  = 64 << 20
+)
+
+// errNoObject says that there is nothing that could be tried.
+var errNoObject = errors.New("that is no ScaledObject with a scaleTargetRef")
+
+// errNoAccount says that nothing was decided about an object.
+var errNoAccount = errors.New("nothing was decided about it: it is paused or not ready, which its conditions tell, or it does not exist")
+
+// showAccount answers why an object is scaled as it is.
+func (s *Server) showAccount(w http.ResponseWriter, r *http.Request) {
+	key := types.NamespacedName{Namespace: r.PathValue("namespace"), Name: r.PathValue("name")}
+	var account any
+	known := false
+	switch r.PathValue("kind") {
+	case "scaledobject":
+		account, known = s.scaled.Explain(key)
+	case "scaledjob":
+		account, known = s.jobs.Explain(key)
+	}
+	if !known {
+		http.Error(w, errNoAccount.Error(), http.StatusNotFound)
+		return
+	}
+	s.write(w, account)
+}
+
+// showPreview answers what would be decided.
+func (s *Server) showPreview(w http.ResponseWriter, r *http.Request) {
+	var p Preview
+	s.try(w, r, largestPreview, &p, func() (any, error) { return s.scaled.Preview(r.Context(), p.Object, p.Values) })
+}
+
+// showReplay answers what would have been decided.
+func (s *Server) showReplay(w http.ResponseWriter, r *http.Request) {
+	var q Recorded
+	s.try(w, r, largestReplay, &q, func() (any, error) { return s.scaled.Replay(r.Context(), q.Object, q.Samples) })
+}
+
+// tried is what a request holds that tries something with an object.
+type tried interface {
+	object() *kedav1alpha1.ScaledObject
+}
+
+func (p *Preview) object() *kedav1alpha1.ScaledObject  { return p.Object }
+func (q *Recorded) object() *kedav1alpha1.ScaledObject { return q.Object }
+
+// try reads a request of at most a number of bytes and answers what comes of it.
+func (s *Server) try(w http.ResponseWriter, r *http.Request, largest int64, into tried, do func() (any, error)) {
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, largest)).Decode(into); err != nil || into.object() == nil || into.object().Spec.ScaleTargetRef == nil {
+		http.Error(w, errNoObject.Error(), http.StatusBadRequest)
+		return
+	}
+	out, err := do()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+		return
+	}
+	s.write(w, out)
+}
+
+func (s *Server) write(w http.ResponseWriter, answer any) {
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(answer); err != nil {
+		s.log.Debug("answering on the control socket", "error", err)
+	}
+}
+
+// ReadScaled asks a running ebb why a ScaledObject's target has the replicas it has.
+func ReadScaled(ctx context.Context, folder config.Folder, key types.NamespacedName) (ScaledAccount, error) {
+	return askControl[ScaledAccount](ctx, folder, http.MethodGet, "/explain/scaledobject/"+key.String(), nil)
+}
+
+// ReadJobs asks a running ebb why a ScaledJob has the Jobs it has.
+func ReadJobs(ctx context.Context, folder config.Folder, key types.NamespacedName) (JobsAccount, error) {
+	return askControl[JobsAccount](ctx, folder, http.MethodGet, "/explain/scaledjob/"+key.String(), nil)
+}
+
+// ReadPreview asks a running ebb what it would decide.
+func ReadPreview(ctx context.Context, folder config.Folder, p Preview) (ScaledAccount, error) {
+	body, err := json.Marshal(p)
+	if err != nil {
+		return ScaledAccount{}, fmt.Errorf("writing the question: %w", err)
+	}
+	return askControl[ScaledAccount](ctx, folder, http.MethodPost, "/preview", body)
+}
+
+// ReadReplay asks a running ebb what it would have decided.
+func ReadReplay(ctx context.Context, folder config.Folder, q Recorded) (Replay, error) {
+	body, err := json.Marshal(q)
+	if err != nil {
+		return Replay{}, fmt.Errorf("writing the question: %w", err)
+	}
+	return askControl[Replay](ctx, folder, http.MethodPost, "/replay", body)
+}
+
+// askControl asks a running ebb on its control socket.
+func askControl[T any](ctx context.Context, folder config.Folder, method, path string, body []byte) (answer T, err error) {
+	client := controlClient(folder)
+	client.Timeout = 30 * time.Second
+	req, err := http.NewRequestWithContext(ctx, method, "http://ebb"+path, bytes.NewReader(body))
+	if err != nil {
+		return answer, fmt.Errorf("asking ebb: %w", err)
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return answer, fmt.Errorf("asking ebb: %w; `ebb status` tells whether one runs here", err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode != http.StatusOK {
+		said, err := io.ReadAll(io.LimitReader(res.Body, largestPreview))
+		if err != nil {
+			return answer, fmt.Errorf("reading ebb's answer: %w", err)
+		}
+		return answer, errors.New(string(bytes.TrimSpace(said)))
+	}
+	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
+		return answer, fmt.Errorf("reading ebb's answer: %w", err)
+	}
+	return answer, nil
 }

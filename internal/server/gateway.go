@@ -16,6 +16,7 @@ import (
 	"ebb.dev/ebb/internal/component/controller"
 	"ebb.dev/ebb/internal/component/gateway"
 	"ebb.dev/ebb/internal/component/proxy"
+	"ebb.dev/ebb/internal/component/roster"
 	"ebb.dev/ebb/internal/domain/render"
 	"ebb.dev/ebb/internal/domain/scale"
 	"ebb.dev/ebb/internal/domain/traffic"
@@ -36,8 +37,9 @@ func (s *Server) makeGateway() {
 		Fleet: s.fleet, Demand: s.demand, Scaler: deployment.New(s.client, s.log.With("part", "autoscaler")),
 		Log: s.log.With("part", "autoscaler"), Registerer: s.metricsRegistry, Numbers: &s.observed.control,
 	})
+	s.roster, s.routes = roster.New(s.fleet), newRoutes(s.demand)
 	s.gateway = gateway.New(gateway.Config{
-		Fleet: s.fleet, Demand: s.demand, Sink: waker{s.autoscaler, s.fleet, &s.gate}, Log: s.log.With("part", "gateway"),
+		Fleet: s.fleet, Demand: s.demand, Sink: waker{s.autoscaler, s.routes, s.fleet, &s.gate}, Log: s.log.With("part", "gateway"),
 		Registerer: s.metricsRegistry, Timeline: s.timeline, DialBackend: s.dialService,
 		Numbers: s.observed.numbers(), RequestLog: s.observed.log, Tracer: s.observed.exporter.Tracer,
 		Certificate: s.keys.Certificate, TLSPort: int(s.publicTLSPort()),
@@ -74,11 +76,13 @@ const servicePatience = 10 * time.Second
 // coldPatience is how long a start may hold up work that nobody waits for.
 const coldPatience = 3 * time.Second
 
-// waker tells the autoscaler of demand, and everybody else that a first instance starts.
+// waker tells the autoscaler, or who counts a route's requests, of demand, and everybody else that a
+// first instance starts.
 type waker struct {
 	*autoscaler.Autoscaler
-	fleet *fleet.Fleet
-	gate  *kube.Gate
+	routes *routes
+	fleet  *fleet.Fleet
+	gate   *kube.Gate
 }
 
 // Active implements demand.Sink.
@@ -86,13 +90,28 @@ func (w waker) Active(rev types.NamespacedName) {
 	if w.fleet.Ready(rev) == 0 {
 		w.gate.Begin(rev, coldPatience)
 	}
+	if traffic.IsPseudo(rev) {
+		w.routes.request(rev)
+		return
+	}
 	w.Autoscaler.Active(rev)
+}
+
+// Wake implements demand.Sink.
+func (w waker) Wake(rev types.NamespacedName) {
+	if traffic.IsPseudo(rev) {
+		w.routes.request(rev)
+		return
+	}
+	w.Autoscaler.Wake(rev)
 }
 
 // publish gives the gateway a new route table; the first one holds every route of the last run.
 func (s *Server) publish(t *traffic.Table) {
 	s.keys.Follow(context.Background(), t.Secrets())
+	s.roster.SetTable(t)
 	s.gateway.SetTable(t)
+	s.routes.set(t)
 	s.firstTable.Do(func() { close(s.published) })
 }
 
@@ -205,15 +224,17 @@ func (s *Server) gatewayInboxes() map[types.NamespacedName]map[int32]func(net.Co
 	}
 	return map[types.NamespacedName]map[int32]func(net.Conn){
 		{Namespace: systemNamespace, Name: outerGateway}: outer,
+		// Whoever leads requests from outside to KEDA's interceptor leads them here.
+		{Namespace: kedaNamespace, Name: interceptor}:    {interceptorPort: s.outer.Deliver, interceptorTLSPort: s.outerTLS.Deliver},
 		{Namespace: systemNamespace, Name: innerGateway}: {80: s.inner.Deliver, 81: s.inner.Deliver, 443: s.innerTLS.Deliver},
 	}
 }
 
-// scaler shows the autoscaler to the controllers in their own terms.
-type scaler struct{ *autoscaler.Autoscaler }
+// revisions shows the autoscaler to the controllers in their own terms.
+type revisions struct{ *autoscaler.Autoscaler }
 
 // State implements controller.Scaler.
-func (a scaler) State(rev types.NamespacedName) (controller.ScaleState, bool) {
+func (a revisions) State(rev types.NamespacedName) (controller.ScaleState, bool) {
 	state, known := a.Autoscaler.State(rev)
 	if !known {
 		return controller.ScaleState{}, false

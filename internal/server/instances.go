@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"net/netip"
 	"time"
 
@@ -9,7 +10,9 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"knative.dev/serving/pkg/apis/serving"
 
+	"ebb.dev/ebb/internal/component/gateway"
 	"ebb.dev/ebb/internal/component/node"
+	"ebb.dev/ebb/internal/component/roster"
 	"ebb.dev/ebb/internal/platform/fleet"
 )
 
@@ -17,10 +20,14 @@ import (
 const defaultPort = 8080
 
 // watcher tells the fleet what the node sees, before the API knows.
-type watcher struct{ fleet *fleet.Fleet }
+type watcher struct {
+	fleet  *fleet.Fleet
+	roster *roster.Roster
+}
 
 // PodChanged implements node.Observer.
 func (w watcher) PodChanged(state node.PodState) {
+	w.roster.PodChanged(roster.Pod{Object: state.Pod, IP: state.IP, Ready: state.Ready, Draining: state.Draining, Stamps: state.Stamps})
 	if in, ours := instance(state.Pod, state.IP, state.Stamps); ours {
 		in.Ready, in.Draining = state.Ready, state.Draining
 		w.fleet.Observe(fleet.Local, in)
@@ -28,7 +35,26 @@ func (w watcher) PodChanged(state node.PodState) {
 }
 
 // PodGone implements node.Observer.
-func (w watcher) PodGone(uid types.UID) { w.fleet.Remove(fleet.Local, uid) }
+func (w watcher) PodGone(uid types.UID) {
+	w.roster.PodGone(uid)
+	w.fleet.Remove(fleet.Local, uid)
+}
+
+// drainer has requests to a pod end, whichever routes they came by.
+type drainer struct {
+	gateway *gateway.Gateway
+	roster  *roster.Roster
+}
+
+// Drain implements node.Drainer.
+func (d drainer) Drain(ctx context.Context, uid types.UID) error {
+	for _, id := range d.roster.Instances(uid) {
+		if err := d.gateway.Drain(ctx, id); err != nil {
+			return err
+		}
+	}
+	return d.gateway.Drain(ctx, uid)
+}
 
 // follow tells the fleet what the API says of pods: those of other nodes, and deletions.
 func (w watcher) follow() cache.ResourceEventHandler {

@@ -12,10 +12,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	coreac "k8s.io/client-go/applyconfigurations/core/v1"
 	discoveryac "k8s.io/client-go/applyconfigurations/discovery/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -26,10 +28,12 @@ import (
 	"ebb.dev/ebb/internal/component/gateway/requestlog"
 	"ebb.dev/ebb/internal/component/metricsapi"
 	"ebb.dev/ebb/internal/component/metricsapi/custom"
+	"ebb.dev/ebb/internal/component/metricsapi/external"
 	"ebb.dev/ebb/internal/component/node"
 	"ebb.dev/ebb/internal/platform/kube"
 	"ebb.dev/ebb/internal/platform/kube/settings"
 	"ebb.dev/ebb/internal/platform/telemetry/export"
+	"ebb.dev/ebb/internal/platform/telemetry/keda"
 	"ebb.dev/ebb/internal/platform/telemetry/series"
 )
 
@@ -46,13 +50,13 @@ type observed struct {
 
 // startObserving readies metrics, traces and the request log; what is done with them comes with the
 // settings.
-func (s *Server) startObserving() error {
+func (s *Server) startObserving(ctx context.Context) error {
 	dialer := &export.Dialer{
 		Inside: s.net.DialContext, DNS: netip.AddrPortFrom(s.id.DNSIP(), 53), Domain: clusterDomain, Namespace: settings.Namespace,
 	}
 	var err error
 	s.observed.exporter, err = export.New(export.Config{
-		Version: Version, Own: s.metricsRegistry, Control: &s.observed.control, Requests: &s.observed.requests,
+		Version: Version, Own: prometheus.Gatherers{s.metricsRegistry, s.keda.Operator, s.keda.Server, s.keda.Webhooks}, Control: &s.observed.control, Requests: &s.observed.requests,
 		Dial: dialer.DialContext, Listen: s.listenForScrapers, Stream: s.options.Out, Log: s.log.With("part", "telemetry"),
 	})
 	if err != nil {
@@ -62,30 +66,80 @@ func (s *Server) startObserving() error {
 	s.observed.log = requestlog.New(s.observed.shelf.Put, s.metricsRegistry)
 	s.onStop("request log's file", func(context.Context) error { return s.observed.shelf.Close() })
 	s.background("request log", s.observed.log.Run)
+	return s.offerKeda(ctx)
+}
+
+// scraped is a Service by which scrapers in the cluster find metrics. It has no pods: it leads to the node.
+type scraped struct {
+	namespace, name string
+	ports           []offered
+}
+
+// offered is a port of one of those Services, and where the node has it.
+type offered struct {
+	name     string
+	port, at int32
+}
+
+// What KEDA's programs show is at the ports of their Services; the node has them side by side.
+const (
+	kedaMetricsPort = 8080
+	operatorAt      = 9681
+	serverAt        = 9682
+	webhooksAt      = 9683
+)
+
+// scrapedServices lists them. The ports of the first are upstream's; nobody listens there unless
+// config-observability says so.
+func scrapedServices() []scraped {
+	keda := func(name string, at int32) scraped {
+		return scraped{kedaNamespace, name, []offered{{"metrics", kedaMetricsPort, at}}}
+	}
+	return []scraped{
+		{systemNamespace, "telemetry", []offered{{"http-metrics", 9090, 9090}, {"http-usermetric", 9091, 9091}}},
+		keda("keda-operator", operatorAt), keda("keda-metrics-apiserver", serverAt), keda("keda-admission-webhooks", webhooksAt),
+	}
+}
+
+// applyScraped makes a Service.
+func (s *Server) applyScraped(ctx context.Context, of scraped) error {
+	labels := map[string]string{"app.kubernetes.io/name": of.name, "app.kubernetes.io/managed-by": kube.FieldOwner}
+	spec := coreac.ServiceSpec()
+	slice := discoveryac.EndpointSlice(of.name, of.namespace).WithLabels(labels).
+		WithLabels(map[string]string{discoveryv1.LabelServiceName: of.name, discoveryv1.LabelManagedBy: kube.FieldOwner}).
+		WithAddressType(discoveryv1.AddressTypeIPv4).
+		WithEndpoints(discoveryac.Endpoint().WithAddresses(s.id.NodeIP().String()).
+			WithConditions(discoveryac.EndpointConditions().WithReady(true)))
+	for _, p := range of.ports {
+		spec.WithPorts(port(p.name, p.port).WithTargetPort(intstr.FromInt32(p.at)))
+		slice.WithPorts(discoveryac.EndpointPort().WithName(p.name).WithPort(p.at).WithProtocol(corev1.ProtocolTCP))
+	}
+	service := coreac.Service(of.name, of.namespace).WithLabels(labels).WithSpec(spec)
+	if _, err := s.client.CoreV1().Services(of.namespace).Apply(ctx, service, owner); err != nil {
+		return fmt.Errorf("applying service %s: %w", of.name, err)
+	}
+	if _, err := s.client.DiscoveryV1().EndpointSlices(of.namespace).Apply(ctx, slice, owner); err != nil {
+		return fmt.Errorf("applying the endpoints of service %s: %w", of.name, err)
+	}
 	return nil
 }
 
-// scraped names the Service by which scrapers in the cluster find the metrics. Its ports are upstream's;
-// nobody listens there unless config-observability says so.
-const scraped = "telemetry"
-
-// applyScraped makes that Service, which has no pods: it leads to the node.
-func (s *Server) applyScraped(ctx context.Context) error {
-	service := coreac.Service(scraped, systemNamespace).WithSpec(coreac.ServiceSpec().
-		WithPorts(port("http-metrics", 9090), port("http-usermetric", 9091)))
-	if _, err := s.client.CoreV1().Services(systemNamespace).Apply(ctx, service, owner); err != nil {
-		return fmt.Errorf("applying service %s: %w", scraped, err)
-	}
-	at := func(name string, number int32) *discoveryac.EndpointPortApplyConfiguration {
-		return discoveryac.EndpointPort().WithName(name).WithPort(number).WithProtocol(corev1.ProtocolTCP)
-	}
-	slice := discoveryac.EndpointSlice(scraped, systemNamespace).
-		WithLabels(map[string]string{discoveryv1.LabelServiceName: scraped, discoveryv1.LabelManagedBy: kube.FieldOwner}).
-		WithAddressType(discoveryv1.AddressTypeIPv4).WithPorts(at("http-metrics", 9090), at("http-usermetric", 9091)).
-		WithEndpoints(discoveryac.Endpoint().WithAddresses(s.id.NodeIP().String()).
-			WithConditions(discoveryac.EndpointConditions().WithReady(true)))
-	if _, err := s.client.DiscoveryV1().EndpointSlices(systemNamespace).Apply(ctx, slice, owner); err != nil {
-		return fmt.Errorf("applying the endpoints of service %s: %w", scraped, err)
+// offerKeda shows the metrics of KEDA's programs to the cluster.
+func (s *Server) offerKeda(ctx context.Context) error {
+	for at, registry := range map[int]prometheus.Gatherer{operatorAt: s.keda.Operator, serverAt: s.keda.Server, webhooksAt: s.keda.Webhooks} {
+		listener, err := s.net.Listen(ctx, "tcp", net.JoinHostPort(s.id.NodeIP().String(), strconv.Itoa(at)))
+		if err != nil {
+			return fmt.Errorf("listening for scrapers: %w", err)
+		}
+		mux := http.NewServeMux()
+		mux.Handle("GET /metrics", keda.Handler(registry))
+		server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+		s.onStop("metrics", func(context.Context) error { return server.Close() }) // a scrape that breaks off is repeated
+		go func() {
+			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				s.fail(fmt.Errorf("offering metrics: %w", err))
+			}
+		}()
 	}
 	return nil
 }
@@ -197,6 +251,17 @@ func customMetricsAPIs() []cluster.GroupVersion {
 		out = append(out, cluster.GroupVersion{Group: custom.Group, Version: version, GroupPriority: 100, VersionPriority: int32(100 - i)})
 	}
 	return out
+}
+
+// externalMetricsHandler serves external.metrics.k8s.io from what triggers say, once there is somebody
+// who asks them.
+func (s *Server) externalMetricsHandler() http.Handler {
+	return external.New(external.Config{Log: s.log.With("part", "metrics"), Values: func() external.Values {
+		if values := s.triggered.Load(); values != nil {
+			return s.keda.Answering(*values)
+		}
+		return nil
+	}})
 }
 
 // metricsHandler serves metrics.k8s.io.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/informers"
 	clientgo "k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -25,9 +26,14 @@ import (
 	"ebb.dev/ebb/internal/component/autoscaler"
 	"ebb.dev/ebb/internal/component/cluster"
 	"ebb.dev/ebb/internal/component/gateway"
+	"ebb.dev/ebb/internal/component/jobs"
 	"ebb.dev/ebb/internal/component/keyring"
+	"ebb.dev/ebb/internal/component/metricsapi/external"
 	"ebb.dev/ebb/internal/component/node"
 	"ebb.dev/ebb/internal/component/proxy"
+	"ebb.dev/ebb/internal/component/roster"
+	"ebb.dev/ebb/internal/component/scaler"
+	"ebb.dev/ebb/internal/domain/render/horizontal"
 	"ebb.dev/ebb/internal/platform/authority"
 	"ebb.dev/ebb/internal/platform/config"
 	"ebb.dev/ebb/internal/platform/demand"
@@ -35,12 +41,17 @@ import (
 	"ebb.dev/ebb/internal/platform/heap"
 	"ebb.dev/ebb/internal/platform/image"
 	"ebb.dev/ebb/internal/platform/kube"
+	"ebb.dev/ebb/internal/platform/kube/scales"
 	"ebb.dev/ebb/internal/platform/netns"
 	"ebb.dev/ebb/internal/platform/telemetry"
+	"ebb.dev/ebb/internal/platform/telemetry/keda"
 )
 
 // Version is ebb's, stamped at link time.
 var Version = "devel"
+
+// Commit is that of ebb's source, stamped at link time.
+var Commit = ""
 
 // systemNamespace holds what ebb itself shows in the cluster.
 const systemNamespace = "ebb-system"
@@ -55,12 +66,20 @@ const (
 
 // Options are what a user may choose for `ebb up`.
 type Options struct {
-	Folder  config.Folder
-	HTTP    string // gateway's address on this machine
-	HTTPS   string // gateway's address for TLS; "" to have it follow HTTP
-	API     string // Kubernetes API's address on this machine
-	Verbose bool
-	Out     io.Writer // progress and the log, when attached
+	Folder    config.Folder
+	HTTP      string // gateway's address on this machine
+	HTTPS     string // gateway's address for TLS; "" to have it follow HTTP
+	API       string // Kubernetes API's address on this machine
+	AuthFiles string // folder that filePath of TriggerAuthentications is relative to; "" refuses it
+	CADir     string // folder of further certificates to trust in sources of work; "" for none
+	// Keda is what KEDA would read from its environment, TokenMode which tokens of service accounts may leave
+	// the cluster: TokensEnforced or TokensLegacy.
+	Keda      config.Keda
+	TokenMode string
+	// HighCardinality has KEDA's histograms tell objects apart.
+	HighCardinality bool
+	Verbose         bool
+	Out             io.Writer // progress and the log, when attached
 }
 
 // Server is a running ebb.
@@ -86,14 +105,22 @@ type Server struct {
 	cluster    *cluster.Cluster
 	admission  admission.Handler
 	measured   measured
+	triggered  atomic.Pointer[external.Values] // nil until triggers are asked
 	rest       *rest.Config
 	client     clientgo.Interface
 	fleet      *fleet.Fleet
 	demand     *demand.Book
 	gateway    *gateway.Gateway
+	roster     *roster.Roster
+	routes     *routes
 	autoscaler *autoscaler.Autoscaler
+	informers  informers.SharedInformerFactory
+	replicas   *scales.Scales
+	scaled     *scaler.Engine // of ScaledObjects
+	jobs       *jobs.Engine   // of ScaledJobs
 	node       *node.Node
 	observed   observed
+	keda       *keda.Metrics // by KEDA's names
 
 	memory     *heap.Pacer
 	gate       kube.Gate     // closed while requests wait for a first instance
@@ -136,7 +163,8 @@ func Up(ctx context.Context, o Options) (*Server, error) {
 	telemetry.AdoptLibraries(log, o.Verbose)
 	s := &Server{
 		options: o, folder: o.Folder, id: id, log: log, metricsRegistry: prometheus.NewRegistry(), started: time.Now(),
-		failed: make(chan error, 1), fleet: fleet.New(), demand: demand.NewBook(), published: make(chan struct{}), defined: make(chan struct{}), memory: memory,
+		failed: make(chan error, 1), fleet: fleet.New(), demand: demand.NewBook(), published: make(chan struct{}), defined: make(chan struct{}), memory: memory, replicas: scales.New(),
+		keda: keda.New(keda.Options{Version: horizontal.Version, Commit: Commit, HighCardinality: o.HighCardinality}),
 	}
 	s.onStop("memory", func(context.Context) error { memory.Stop(); return nil })
 	s.status = Status{Data: string(o.Folder), State: StateStarting, PID: os.Getpid(), Started: s.started, Kubeconfig: o.Folder.Kubeconfig()}

@@ -18,6 +18,7 @@ import (
 	"knative.dev/serving/pkg/apis/serving"
 
 	"ebb.dev/ebb/internal/component/node"
+	"ebb.dev/ebb/internal/component/roster"
 	"ebb.dev/ebb/internal/platform/config"
 	"ebb.dev/ebb/internal/platform/fleet"
 )
@@ -104,7 +105,7 @@ func TestMetricsAnswerBeforeThereIsANode(t *testing.T) {
 
 func TestTheFleetHearsOfRevisionsPodsOnly(t *testing.T) {
 	f := fleet.New()
-	w := watcher{f}
+	w := watcher{f, roster.New(f)}
 	pod := func(labels map[string]string) *corev1.Pod {
 		return &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u", Labels: labels},
@@ -126,5 +127,35 @@ func TestTheFleetHearsOfRevisionsPodsOnly(t *testing.T) {
 	w.PodGone("u")
 	if n := len(f.Instances(rev)); n != 0 {
 		t.Errorf("%d instances after the pod went", n)
+	}
+}
+
+func TestTokensOfServiceAccountsAreGuardedAsSaid(t *testing.T) {
+	for name, c := range map[string]struct {
+		options Options
+		legacy  bool
+		want    string // in the error; empty for none
+	}{
+		"nothing is said":         {options: Options{}},
+		"the default is said":     {options: Options{TokenMode: TokensEnforced}},
+		"all may leave":           {options: Options{TokenMode: TokensLegacy}, legacy: true},
+		"a mode there is not":     {options: Options{TokenMode: "open"}, want: "--service-account-token-mode"},
+		"audiences and a filter":  {options: Options{Keda: config.Keda{TokenAudiences: "[{audience: vault}]", OutboundFilter: "{hashiCorpVault: {mode: warn}}"}}},
+		"audiences that are none": {options: Options{Keda: config.Keda{TokenAudiences: "{vault}"}}, want: "KEDA_SERVICE_ACCOUNT_TOKEN_AUDIENCES"},
+		"a filter that is none":   {options: Options{Keda: config.Keda{OutboundFilter: "{hashiCorpVault: {mode: loud}}"}}, want: "KEDA_OUTBOUND_FILTER"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tokens, filter, err := policies(&c.options)
+			switch {
+			case c.want != "":
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("error = %v, want one about %s", err, c.want)
+				}
+			case err != nil:
+				t.Error(err)
+			case tokens.Legacy != c.legacy, len(tokens.Audiences) > 0 != (c.options.Keda.TokenAudiences != ""), filter.Mode == "warn" != (c.options.Keda.OutboundFilter != ""):
+				t.Errorf("policies() = %+v, %+v", tokens, filter)
+			}
+		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	coreac "k8s.io/client-go/applyconfigurations/core/v1"
 
 	"ebb.dev/ebb/deploy"
+	"ebb.dev/ebb/internal/adapter/credential"
 	"ebb.dev/ebb/internal/platform/kube"
 )
 
@@ -23,6 +24,14 @@ const (
 	innerGateway = "gateway-internal"
 	dnsNamespace = "kube-system"
 	dnsService   = "kube-dns"
+)
+
+// How clients of KEDA's HTTP add-on find its interceptor.
+const (
+	kedaNamespace      = credential.DefaultNamespace
+	interceptor        = "keda-add-ons-http-interceptor-proxy"
+	interceptorPort    = 8080
+	interceptorTLSPort = 8443
 )
 
 // How pods name the gateways.
@@ -47,16 +56,22 @@ func (s *Server) applySystem(ctx context.Context) error {
 }
 
 func (s *Server) applyServices(ctx context.Context) error {
-	namespace := coreac.Namespace(systemNamespace)
-	if _, err := s.client.CoreV1().Namespaces().Apply(ctx, namespace, owner); err != nil {
-		return fmt.Errorf("applying namespace %s: %w", systemNamespace, err)
+	for _, name := range []string{systemNamespace, kedaNamespace} {
+		if _, err := s.client.CoreV1().Namespaces().Apply(ctx, coreac.Namespace(name), owner); err != nil {
+			return fmt.Errorf("applying namespace %s: %w", name, err)
+		}
 	}
 	for _, service := range s.services() {
 		if _, err := s.client.CoreV1().Services(*service.Namespace).Apply(ctx, service, owner); err != nil {
 			return fmt.Errorf("applying service %s: %w", *service.Name, err)
 		}
 	}
-	return s.applyScraped(ctx)
+	for _, of := range scrapedServices() {
+		if err := s.applyScraped(ctx, of); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var owner = metav1.ApplyOptions{FieldManager: kube.FieldOwner, Force: true}
@@ -70,7 +85,9 @@ func (s *Server) services() []*coreac.ServiceApplyConfiguration {
 	dns := coreac.Service(dnsService, dnsNamespace).WithLabels(map[string]string{"k8s-app": dnsService, "kubernetes.io/name": "CoreDNS"}).
 		WithSpec(coreac.ServiceSpec().WithType(corev1.ServiceTypeClusterIP).WithClusterIP(s.id.DNSIP().String()).WithPorts(
 			port("dns", 53).WithProtocol(corev1.ProtocolUDP), port("dns-tcp", 53)))
-	return []*coreac.ServiceApplyConfiguration{outer, inner, dns}
+	proxy := coreac.Service(interceptor, kedaNamespace).WithSpec(coreac.ServiceSpec().
+		WithType(corev1.ServiceTypeClusterIP).WithPorts(port("proxy", interceptorPort), port("proxy-tls", interceptorTLSPort)))
+	return []*coreac.ServiceApplyConfiguration{outer, inner, dns, proxy}
 }
 
 // gatewayPorts are 80 and 443, and the gateway's ports on this machine, so that an address that works

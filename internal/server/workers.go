@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/informers"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
@@ -20,6 +19,7 @@ import (
 	ctrlcache "sigs.k8s.io/controller-runtime/pkg/cache"
 
 	"ebb.dev/ebb/internal/adapter/runtime/container"
+	triggers "ebb.dev/ebb/internal/adapter/trigger/all"
 	"ebb.dev/ebb/internal/component/admission"
 	"ebb.dev/ebb/internal/component/controller"
 	"ebb.dev/ebb/internal/component/controller/all"
@@ -34,7 +34,7 @@ import (
 // startWorkers starts what runs on Kubernetes: controllers, node, Services and names.
 func (s *Server) startWorkers(ctx context.Context) error {
 	s.claimPorts(ctx)
-	if err := s.startObserving(); err != nil {
+	if err := s.startObserving(ctx); err != nil {
 		return err
 	}
 	if err := s.applySystem(ctx); err != nil {
@@ -45,6 +45,7 @@ func (s *Server) startWorkers(ctx context.Context) error {
 		return err
 	}
 	s.makeGateway()
+	s.useInformers()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.startControllers(gctx) })
 	g.Go(func() error { return s.startServices(gctx) })
@@ -67,7 +68,9 @@ func (s *Server) startControllers(ctx context.Context) error {
 		return err
 	}
 	s.observe(current)
-	s.admission.Use(admission.Config{Settings: current, Client: s.client})
+	if err := s.useAdmission(ctx, current); err != nil {
+		return err
+	}
 	if err := s.followAuthority(ctx); err != nil {
 		return err
 	}
@@ -78,15 +81,35 @@ func (s *Server) startControllers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := all.Setup(context.WithoutCancel(ctx), controller.Config{
-		Manager: manager, Settings: current, Images: s.images, Fleet: s.fleet, Scaler: scaler{s.autoscaler},
+	config := controller.Config{
+		Manager: manager, Settings: current, Images: s.images, Fleet: s.fleet, Scaler: revisions{s.autoscaler},
 		Book: controller.NewBook(s.publish), Busy: s.gate.Busy, Gateway: innerGatewayHost, PublicGateway: outerGatewayHost, Activator: s.id.NodeIP(),
 		PublicPort: int(s.publicPort()), PublicTLSPort: int(s.publicTLSPort()), Authority: s.authority,
 		HostAliases: map[string][]string{routeDomain: {aliasDomain}}, Log: s.log.With("part", "controllers"),
-	}); err != nil {
+	}
+	if err := s.useTriggers(ctx, manager, &config); err != nil {
+		return err
+	}
+	if err := all.Setup(context.WithoutCancel(ctx), config); err != nil {
 		return err
 	}
 	return s.runManager(ctx, manager)
+}
+
+// useAdmission has objects judged from now on.
+func (s *Server) useAdmission(ctx context.Context, current *settings.Store) error {
+	neighbours, follow, err := admission.Watch(ctx, s.rest)
+	if err != nil {
+		return err
+	}
+	s.background("admission", follow)
+	builtIn := triggers.Builders()
+	s.admission.Use(admission.Config{
+		Settings: current, Client: s.client, Neighbours: neighbours,
+		BuiltIn:    func(kind string) bool { _, ok := builtIn[kind]; return ok },
+		Registerer: s.keda.Webhooks,
+	})
+	return nil
 }
 
 // runManager starts the controllers and returns when the gateway knows all routes there are.
@@ -95,7 +118,7 @@ func (s *Server) runManager(ctx context.Context, manager ctrl.Manager) error {
 	if err != nil {
 		return fmt.Errorf("watching instances: %w", err)
 	}
-	if _, err := pods.AddEventHandler(watcher{s.fleet}.follow()); err != nil {
+	if _, err := pods.AddEventHandler(watcher{s.fleet, s.roster}.follow()); err != nil {
 		return fmt.Errorf("watching instances: %w", err)
 	}
 	secrets, err := manager.GetCache().GetInformer(ctx, &corev1.Secret{}, ctrlcache.BlockUntilSynced(false))
@@ -118,7 +141,7 @@ func (s *Server) runManager(ctx context.Context, manager ctrl.Manager) error {
 
 // startServices runs the Services' proxy and the cluster's names.
 func (s *Server) startServices(ctx context.Context) error {
-	factory := informers.NewSharedInformerFactoryWithOptions(s.client, 0, informers.WithTransform(withoutManagedFields))
+	factory := s.informers
 	p, err := proxy.New(proxy.Config{
 		Net: s.net, Client: s.client, Informers: factory, NodeName: s.id.Node, NodeIP: s.id.NodeIP(),
 		LoadBalancers: s.id.LoadBalancerCIDR(), Local: s.gatewayInboxes(), Events: s.recorder("services"), Registerer: s.metricsRegistry, Log: s.log.With("part", "services"),
@@ -132,6 +155,9 @@ func (s *Server) startServices(ctx context.Context) error {
 		Gateway: s.id.GatewayIP(), RouteDomains: []string{routeDomain, aliasDomain}, RouteHost: s.gateway.Public, Registerer: s.metricsRegistry, Log: s.log.With("part", "names"),
 	})
 	if err != nil {
+		return err
+	}
+	if err := s.roster.Watch(factory); err != nil {
 		return err
 	}
 	// Only informers somebody asked for by now are started; the metrics API asks when the node runs.
@@ -178,7 +204,7 @@ func (s *Server) startNode(ctx context.Context) error {
 		Name: s.id.Node, Version: Version, Client: s.client, Runtime: s.runtime, Handlers: further(s.runtime.Handlers()), Images: s.unpacked.Load(), Leases: s.unpacked.Load(), ImagesDir: s.folder.Images(),
 		Address: s.id.NodeIP(), HostAddress: s.id.HostIP(), DNS: s.id.DNSIP(), ClusterDomain: clusterDomain, DataDir: s.folder.Node(),
 		Listen: listener, TLS: certificates, ClientCA: s.cluster.CABundle(),
-		Observer: watcher{s.fleet}, Drainer: s.gateway, Seccomp: container.DefaultSeccomp, Log: s.log.With("part", "node"),
+		Observer: watcher{s.fleet, s.roster}, Drainer: drainer{s.gateway, s.roster}, Seccomp: container.DefaultSeccomp, Log: s.log.With("part", "node"),
 	})
 	if err != nil {
 		return err
