@@ -6,7 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"ebb.dev/ebb/test/conformance/serving/outcome"
+	"ebb.dev/ebb/test/conformance/kit/conduct"
+	"ebb.dev/ebb/test/conformance/kit/outcome"
 )
 
 // The short part: quick tests that together touch deploying, updating, routing, timeouts, what an
@@ -25,13 +26,16 @@ func TestShort(t *testing.T) {
 	if ebb == "" || os.Geteuid() != 0 {
 		t.Skip("drives a built ebb as root: EBB_BIN must name it, as in `make test`")
 	}
-	results, err := conduct(t.Context(), options{
-		ebb: ebb, http: "127.0.0.1:0", api: "127.0.0.1:0", suites: shortSuites, run: regexp.MustCompile(shortTests),
+	results, err := run(t.Context(), options{
+		Options: conduct.Options{
+			Ebb: ebb, HTTP: "127.0.0.1:0", API: "127.0.0.1:0", Run: regexp.MustCompile(shortTests),
+			Output: t.ArtifactDir(), Count: 1, Jobs: 3, Patience: 3 * time.Minute,
+		},
+		suites: shortSuites,
 		images: []string{
 			"autoscale", "failing", "grpc-ping", "hellovolume", "helloworld", "pizzaplanetv1", "pizzaplanetv2",
 			"readiness", "runtime", "timeout", "wsserver",
 		},
-		output: t.ArtifactDir(), count: 1, jobs: 3, patience: 3 * time.Minute, report: func(result) {},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +44,7 @@ func TestShort(t *testing.T) {
 		t.Errorf("%d tests ran, want the %d of the short part", len(results), shortSize)
 	}
 	for _, r := range results {
-		t.Run(r.name, func(t *testing.T) {
+		t.Run(r.Name, func(t *testing.T) {
 			t.Logf("took %s", r.Took)
 			if r.Result != outcome.Pass {
 				t.Errorf("%s: %s\n%s", r.Result, r.Reason, r.Output)

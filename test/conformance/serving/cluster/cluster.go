@@ -6,11 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 
+	"ebb.dev/ebb/test/conformance/kit/cluster"
 	"ebb.dev/ebb/test/conformance/serving/suite"
 )
 
@@ -21,57 +18,12 @@ const (
 	GatewayNamespace = "ebb-system"
 )
 
-// A Cluster is an ebb with a data folder of its own.
-type Cluster struct {
-	Binary, Data string
-	// HTTP and API are addresses on this machine; empty ones are the binary's defaults.
-	HTTP, API string
-}
-
-// Up starts it in the background.
-func (c *Cluster) Up(ctx context.Context) error {
-	args := []string{"up", "--detach"}
-	if c.HTTP != "" {
-		args = append(args, "--http", c.HTTP)
-	}
-	if c.API != "" {
-		args = append(args, "--api", c.API)
-	}
-	_, err := c.do(ctx, "", args...)
-	return err
-}
-
-// Remove stops it and forgets everything.
-func (c *Cluster) Remove(ctx context.Context) error {
-	if _, err := c.do(ctx, "", "down"); err != nil {
-		return err
-	}
-	_, err := c.do(ctx, "", "reset", "--yes")
-	return err
-}
-
-// Kubeconfig is the administrator's.
-func (c *Cluster) Kubeconfig() string { return filepath.Join(c.Data, "kubeconfig") }
-
-// Registry is where images are pushed to.
-func (c *Cluster) Registry() (string, error) {
-	data, err := os.ReadFile(filepath.Join(c.Data, "status.json"))
-	if err != nil {
-		return "", fmt.Errorf("finding the registry: %w", err)
-	}
-	var status struct{ Registry string }
-	if err := json.Unmarshal(data, &status); err != nil {
-		return "", fmt.Errorf("finding the registry: %w", err)
-	}
-	if status.Registry == "" {
-		return "", errors.New("finding the registry: the status names none")
-	}
-	return status.Registry, nil
-}
+// A Cluster is an ebb for the suites.
+type Cluster struct{ cluster.Cluster }
 
 // Prepare applies what the suites expect to find.
 func (c *Cluster) Prepare(ctx context.Context) error {
-	_, err := c.do(ctx, objects, "kubectl", "apply", "-f", "-")
+	_, err := c.Do(ctx, objects, "kubectl", "apply", "-f", "-")
 	return err
 }
 
@@ -106,7 +58,7 @@ func (c *Cluster) Set(ctx context.Context, settings []suite.Setting) (restore fu
 }
 
 func (c *Cluster) read(ctx context.Context, name string) (map[string]any, error) {
-	out, err := c.do(ctx, "", "kubectl", "get", "configmap", name, "-n", SystemNamespace, "-o", "json")
+	out, err := c.Do(ctx, "", "kubectl", "get", "configmap", name, "-n", SystemNamespace, "-o", "json")
 	if err != nil {
 		return nil, err
 	}
@@ -122,20 +74,6 @@ func (c *Cluster) patch(ctx context.Context, name string, data map[string]any) e
 	if err != nil {
 		return fmt.Errorf("changing settings %s: %w", name, err)
 	}
-	_, err = c.do(ctx, "", "kubectl", "patch", "configmap", name, "-n", SystemNamespace, "--type=merge", "-p", string(patch))
+	_, err = c.Do(ctx, "", "kubectl", "patch", "configmap", name, "-n", SystemNamespace, "--type=merge", "-p", string(patch))
 	return err
-}
-
-// do runs a verb and gives what it printed.
-func (c *Cluster) do(ctx context.Context, stdin string, args ...string) (string, error) {
-	args = append([]string{args[0], "--data", c.Data}, args[1:]...)
-	cmd := exec.CommandContext(ctx, c.Binary, args...)
-	cmd.Stdin = strings.NewReader(stdin)
-	var words strings.Builder
-	cmd.Stderr = &words
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("ebb %s: %w\n%s%s", strings.Join(args, " "), err, out, words.String())
-	}
-	return string(out), nil
 }

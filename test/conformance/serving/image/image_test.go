@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -20,12 +18,8 @@ import (
 func TestPush(t *testing.T) {
 	server := httptest.NewServer(registry.New())
 	defer server.Close()
-	program := filepath.Join(t.TempDir(), "hello")
-	if err := os.WriteFile(program, []byte("a program"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	repository := strings.TrimPrefix(server.URL, "http://") + "/knative"
-	if err := push(t.Context(), repository, program); err != nil {
+	if err := pack("hello", []byte("a program")).Push(t.Context(), repository+"/hello:latest"); err != nil {
 		t.Fatal(err)
 	}
 	image, err := crane.Pull(repository + "/hello:latest")

@@ -11,7 +11,7 @@ import (
 	"os"
 	"slices"
 
-	"ebb.dev/ebb/test/conformance/serving/outcome"
+	"ebb.dev/ebb/test/conformance/kit/outcome"
 )
 
 // An Entry is the last result of one test function.

@@ -2,6 +2,7 @@ package outcome
 
 import (
 	"context"
+	"encoding/json"
 	"os/exec"
 	"strings"
 	"testing"
@@ -38,6 +39,19 @@ func TestRead(t *testing.T) {
 {"Action":"fail","Test":"TestX"}`,
 			result: Fail, reason: "tcp: refused",
 		},
+		"the first failed assertion is the cause, by its message": {
+			events: asserted("x_test.go:3: \n", "Error Trace:\t/a/x_test.go:3\n", "Error:      \tShould be true\n", "Test:       \tTestX\n", "Messages:   \tthere should be two\n") +
+				asserted("x_test.go:5: \n", "Error Trace:\t/a/x_test.go:5\n", "Error:      \tNot equal: \n") + `
+{"Action":"output","Test":"TestX","Output":"    x_test.go:9: cleaning up\n"}
+{"Action":"fail","Test":"TestX"}`,
+			result: Fail, reason: "there should be two",
+		},
+		"one without a message tells what it found": {
+			events: asserted("x_test.go:3: \n", "Error Trace:\t/a/x_test.go:3\n", "Error:      \tReceived unexpected error:\n") +
+				asserted("x_test.go:5: \n", "Error Trace:\t/a/x_test.go:5\n", "Error:      \tShould be true\n", "Messages:   \tlater\n") + `
+{"Action":"fail","Test":"TestX"}`,
+			result: Fail, reason: "Received unexpected error:",
+		},
 		"no end is no result": {
 			events: `{"Action":"output","Test":"TestX","Output":"panic: oh\n"}`,
 		},
@@ -58,6 +72,34 @@ func TestRead(t *testing.T) {
 				t.Errorf("got %q because %q, want %q because %q", o.Result, o.Reason, c.result, c.reason)
 			}
 		})
+	}
+}
+
+// asserted is what a failed assertion of testify's prints.
+func asserted(place string, parts ...string) string {
+	var text strings.Builder
+	for i, line := range append([]string{place}, parts...) {
+		before := "    "
+		if i > 0 {
+			before = "        \t"
+		}
+		event, err := json.Marshal(event{Action: "output", Test: "TestX", Output: before + line})
+		if err != nil {
+			panic(err)
+		}
+		text.Write(event)
+		text.WriteString("\n")
+	}
+	return text.String()
+}
+
+func TestReadAProgramThatWasEnded(t *testing.T) {
+	o := read(strings.NewReader(`{"Action":"output","Test":"TestA","Output":"    x_test.go:3: done\n"}
+{"Action":"pass","Test":"TestA"}
+{"Action":"output","Test":"TestB","Output":"    x_test.go:9: waiting\n"}
+{"Action":"fail"}`), "")
+	if o.Result != Fail || o.Reason != "waiting" {
+		t.Errorf("got %q because %q", o.Result, o.Reason)
 	}
 }
 

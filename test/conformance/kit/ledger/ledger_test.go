@@ -6,7 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"ebb.dev/ebb/test/conformance/serving/outcome"
+	"ebb.dev/ebb/test/conformance/kit/outcome"
 )
 
 func TestMerge(t *testing.T) {
