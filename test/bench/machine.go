@@ -158,10 +158,14 @@ func await(ctx context.Context, what string, ask func() (bool, error)) error {
 	}
 }
 
+// noisy is the environment's word for a machine that never is quiet.
+const noisy = "NOISY"
+
 // quiet waits until the machine is mostly idle, so that one figure's leftovers do not spoil another.
-// Where others work too, NOISY=1 in the environment does without; times mean little then.
+// Where others work too, NOISY=1 in the environment does without; times mean little then, and each
+// figure says so.
 func quiet(ctx context.Context) error {
-	if os.Getenv("NOISY") != "" {
+	if os.Getenv(noisy) != "" {
 		return nil
 	}
 	return await(ctx, "a quiet machine", func() (bool, error) {

@@ -1,8 +1,9 @@
 // Command bench measures what ebb promises, each figure beside its limit or a peer measured in the
 // same run, prints a table and writes test/bench/latest.json.
 //
-// It needs root, and wrk, nginx and runc from the distribution. -short takes fewer samples; -run
-// measures only the groups named: -run create,many.
+// It needs root, and from the distribution wrk, nginx, runc and the servers whose work is waited for:
+// the Makefile's SERVERS. -short takes fewer samples; -run measures only the groups named: -run
+// create,many.
 package main
 
 import (
@@ -56,6 +57,8 @@ type run struct {
 	hello string // a static HTTP server
 	dir   string
 	short bool
+	// objects are how many ScaledObjects the group of that name makes.
+	objects int
 }
 
 // samples gives the number for a long run, or fewer for a short one.
@@ -88,7 +91,8 @@ func bench(ctx context.Context) error {
 	var only, out string
 	flag.StringVar(&r.bin, "ebb", "bin/ebb", "binary to measure")
 	flag.BoolVar(&r.short, "short", false, "fewer samples")
-	flag.StringVar(&only, "run", "", "only these groups, separated by commas: pod, up, cold, warm, idle, create, many, roll, burst")
+	flag.IntVar(&r.objects, "objects", fullObjects, "how many ScaledObjects the group objects makes")
+	flag.StringVar(&only, "run", "", "only these groups, separated by commas: pod, up, cold, warm, idle, create, many, roll, burst, wake, step, objects")
 	flag.StringVar(&out, "out", "test/bench/latest.json", "file for the results")
 	flag.Parse()
 	if err := r.prepare(ctx); err != nil {
@@ -109,6 +113,9 @@ func bench(ctx context.Context) error {
 		{"many", many},
 		{"roll", rolling},
 		{"burst", bursts},
+		{"wake", wakeUps},
+		{"step", further},
+		{"objects", objects},
 	} {
 		if only != "" && !slices.Contains(strings.Split(only, ","), group.name) {
 			continue
@@ -120,6 +127,9 @@ func bench(ctx context.Context) error {
 		}
 		for n := range got {
 			got[n].Group = group.name
+			if os.Getenv(noisy) != "" {
+				got[n].Against += "; others used the machine, too"
+			}
 		}
 		results = append(results, got...)
 	}

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
+
+	"ebb.dev/ebb/test/bench/heap"
 )
 
 // Bars of many services at zero.
@@ -72,7 +74,8 @@ func (i *installation) measureMany(ctx context.Context, r *run, client dynamic.I
 	if err != nil {
 		return nil, err
 	}
-	theirs, err := m.bare.heapFor(ctx, client)
+	// Kubernetes' controllers make the ReplicaSets and the slices of Services with a selector.
+	theirs, err := m.bare.heapFor(ctx, client, deployments, plainServices, endpointSlices)
 	if err != nil {
 		return nil, err
 	}
@@ -81,33 +84,44 @@ func (i *installation) measureMany(ctx context.Context, r *run, client dynamic.I
 	return []result{
 		atLeast(fmt.Sprintf("%d services with initial scale 0 made and ready", m.n), n/took.Seconds(), "services/s", barRate, fmt.Sprintf("CPU of the whole process for each: %.0f ms", ms(busy-before.cpu)/n)),
 		atMost(fmt.Sprintf("CPU with %d services at zero, above the bare Kubernetes", m.n), shares[0]-shares[1], "% of a core", barManyCPU, fmt.Sprintf("ebb %.2f%%, bare Kubernetes %.2f%%", shares[0], shares[1])),
-		atMost(fmt.Sprintf("ebb's own heap for each of %d services at zero", m.n), each(after.heap.own-before.heap.own-theirs), "kB", barOwnHeap, fmt.Sprintf("heap of the whole process: %.0f kB each; taken off: %.0f kB that Kubernetes' own caches hold of its own kinds of object", each(after.heap.all-before.heap.all), each(theirs))),
+		atMost(fmt.Sprintf("ebb's own heap for each of %d services at zero", m.n), each(after.heap.Own-before.heap.Own-theirs), "kB", barOwnHeap, fmt.Sprintf("heap of the whole process: %.0f kB each; taken off: %.0f kB that Kubernetes' own caches hold of its own kinds of object", each(after.heap.All-before.heap.All), each(theirs))),
 		atMost(fmt.Sprintf("resident memory of the whole process for each of %d services at zero", m.n), each(after.resident-before.resident), "kB", barProcess, fmt.Sprintf("%.0f MB with none, %.0f MB with all", before.resident, after.resident)),
 	}, nil
 }
 
-// heapFor gives the bare Kubernetes the objects of its own kinds that the services consist of, and
-// tells by how many MB its heap grew other than by the API server's doing.
-func (b *bareKubernetes) heapFor(ctx context.Context, from dynamic.Interface) (float64, error) {
-	before, err := readHeapOf(ctx, b.data)
+// heapFor gives the bare Kubernetes the objects of its own kinds that others consist of, and tells by
+// how many MB its heap grew other than by the API server's doing.
+func (b *bareKubernetes) heapFor(ctx context.Context, from dynamic.Interface, kinds ...schema.GroupVersionResource) (float64, error) {
+	before, err := heapOf(ctx, b.data)
 	if err != nil {
 		return 0, err
 	}
+	if err := b.copyFrom(ctx, from, kinds...); err != nil {
+		return 0, err
+	}
+	if err := quiet(ctx); err != nil {
+		return 0, err
+	}
+	after, err := heapOf(ctx, b.data)
+	return after.Own - before.Own, err
+}
+
+// copyFrom gives the bare Kubernetes copies of all objects of some kinds that nothing makes by itself.
+func (b *bareKubernetes) copyFrom(ctx context.Context, from dynamic.Interface, kinds ...schema.GroupVersionResource) error {
 	config, err := access(b.data)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	to, err := dynamic.NewForConfig(config)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(manyWriters)
-	// Kubernetes' controllers make the ReplicaSets and the slices of Services with a selector.
-	for _, kind := range []schema.GroupVersionResource{deployments, plainServices, endpointSlices} {
+	for _, kind := range kinds {
 		list, err := from.Resource(kind).Namespace(namespace).List(ctx, metav1.ListOptions{})
 		if err != nil {
-			return 0, err
+			return err
 		}
 		for n := range list.Items {
 			o := &list.Items[n]
@@ -121,13 +135,17 @@ func (b *bareKubernetes) heapFor(ctx context.Context, from dynamic.Interface) (f
 		}
 	}
 	if err := g.Wait(); err != nil {
-		return 0, fmt.Errorf("copying objects to the bare Kubernetes: %w", err)
+		return fmt.Errorf("copying objects to the bare Kubernetes: %w", err)
 	}
-	if err := quiet(ctx); err != nil {
-		return 0, err
+	return nil
+}
+
+func heapOf(ctx context.Context, data string) (heap.Sizes, error) {
+	config, err := access(data)
+	if err != nil {
+		return heap.Sizes{}, err
 	}
-	after, err := readHeapOf(ctx, b.data)
-	return after.own - before.own, err
+	return heap.Of(ctx, config)
 }
 
 // alike is a copy that stands on its own in another cluster.
@@ -187,7 +205,7 @@ type footprint struct {
 	pid      int
 	cpu      time.Duration // so far
 	resident float64       // MB
-	heap     heap
+	heap     heap.Sizes
 }
 
 // footprint looks at the settled process.
@@ -202,7 +220,7 @@ func (i *installation) footprint(ctx context.Context, r *run) (f footprint, err 
 	if f.resident, err = residentMB(f.pid); err != nil {
 		return f, err
 	}
-	if f.heap, err = readHeapOf(ctx, i.data); err != nil {
+	if f.heap, err = heapOf(ctx, i.data); err != nil {
 		return f, err
 	}
 	f.cpu, err = cpuTime(f.pid)

@@ -1,4 +1,5 @@
-package main
+// Package heap tells what a process that runs a Kubernetes has allocated, and what of it is not Kubernetes'.
+package heap
 
 import (
 	"bufio"
@@ -15,10 +16,10 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// heap is what a process has allocated and still holds, MB.
-type heap struct {
-	all float64
-	own float64 // without what Kubernetes and etcd allocated
+// Sizes are what a process has allocated and still holds, MB.
+type Sizes struct {
+	All float64
+	Own float64 // without what Kubernetes and etcd allocated
 }
 
 // kubernetes are the packages whose allocations are not ebb's own. What a shared library allocated
@@ -26,28 +27,24 @@ type heap struct {
 // counted, and what the bare Kubernetes has of it for the same objects is taken off.
 var kubernetes = regexp.MustCompile(`\s(k8s\.io/(kubernetes|apiserver|apiextensions-apiserver|kube-aggregator|controller-manager)|go\.etcd\.io)/`)
 
-// readHeapOf collects garbage in a process that runs the Kubernetes of a data folder, and reads its heap
+// Of collects garbage in a process that runs the Kubernetes that config leads to, and reads its heap
 // profile from the API server.
-func readHeapOf(ctx context.Context, data string) (heap, error) {
-	config, err := access(data)
-	if err != nil {
-		return heap{}, err
-	}
+func Of(ctx context.Context, config *rest.Config) (Sizes, error) {
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
-		return heap{}, err
+		return Sizes{}, err
 	}
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/debug/pprof/heap?gc=1&debug=1", http.NoBody)
 	if err != nil {
-		return heap{}, err
+		return Sizes{}, err
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return heap{}, fmt.Errorf("reading the heap profile: %w", err)
+		return Sizes{}, fmt.Errorf("reading the heap profile: %w", err)
 	}
 	defer func() { _ = res.Body.Close() }()
-	return readHeap(res.Body)
+	return read(res.Body)
 }
 
 // A sample's first line is "objects: bytes [allocated objects: allocated bytes] @ addresses"; those of
@@ -57,27 +54,27 @@ var (
 	headLine   = regexp.MustCompile(`@ heap/(\d+)`)
 )
 
-// readHeap adds up a profile in its text form.
-func readHeap(profile io.Reader) (heap, error) {
+// read adds up a profile in its text form.
+func read(profile io.Reader) (Sizes, error) {
 	lines := bufio.NewScanner(profile)
 	lines.Buffer(nil, 1<<20)
 	if !lines.Scan() {
-		return heap{}, errors.Join(errors.New("reading the heap profile: it is empty"), lines.Err())
+		return Sizes{}, errors.Join(errors.New("reading the heap profile: it is empty"), lines.Err())
 	}
 	head := headLine.FindStringSubmatch(lines.Text())
 	if head == nil {
-		return heap{}, fmt.Errorf("reading the heap profile: it begins with %q", lines.Text())
+		return Sizes{}, fmt.Errorf("reading the heap profile: it begins with %q", lines.Text())
 	}
 	twice, err := strconv.ParseFloat(head[1], 64)
 	if err != nil {
-		return heap{}, err
+		return Sizes{}, err
 	}
-	var h heap
+	var h Sizes
 	bytes, theirs := 0.0, false
 	end := func() {
-		h.all += bytes
+		h.All += bytes
 		if !theirs {
-			h.own += bytes
+			h.Own += bytes
 		}
 		bytes, theirs = 0, false
 	}
@@ -86,7 +83,7 @@ func readHeap(profile io.Reader) (heap, error) {
 		if s := sampleLine.FindStringSubmatch(line); s != nil {
 			end()
 			if bytes, err = sampled(s[1], s[2], twice/2); err != nil {
-				return heap{}, err
+				return Sizes{}, err
 			}
 			continue
 		}
