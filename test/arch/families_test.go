@@ -17,8 +17,10 @@ var suites = map[string]struct {
 	suite string
 	parts []string // folders that are no implementations
 }{
-	"runtime": {suite: "internal/adapter/runtime/runtimetest", parts: []string{"runtimetest"}},
-	"build":   {suite: "internal/adapter/build/buildtest", parts: []string{"buildtest"}},
+	"runtime":    {suite: "internal/adapter/runtime/runtimetest", parts: []string{"runtimetest"}},
+	"trigger":    {suite: "internal/adapter/trigger/triggertest", parts: []string{"triggertest", "endpoint", "jolokia", "schema", "all"}},
+	"credential": {suite: "internal/adapter/credential/credentialtest", parts: []string{"credentialtest", "all"}},
+	"build":      {suite: "internal/adapter/build/buildtest", parts: []string{"buildtest"}},
 }
 
 func TestEveryAdapterRunsItsSuite(t *testing.T) {

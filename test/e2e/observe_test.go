@@ -114,6 +114,56 @@ func TestMetricsByKnativesNames(t *testing.T) {
 	}
 }
 
+func TestMetricsByKedasNames(t *testing.T) {
+	image := greeter(t, shared, "counted-source")
+	object := `apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata: {name: counted}
+spec:
+  scaleTargetRef: {name: counted}
+  pollingInterval: 5
+  triggers:
+  - type: kubernetes-workload
+    name: units
+    metadata: {podSelector: app=count, value: "1"}
+`
+	shared.apply(t, deployment("counted", "counted", image)+deployment("count", "count", image)+object)
+	shared.do(t, "kubectl", "scale", "deploy", "count", "--replicas=2")
+	if out, err := shared.feed(t.Context(), strings.Replace(object, "{name: counted}", "{name: second}", 1), "kubectl", "apply", "-f", "-"); err == nil {
+		t.Errorf("a second object of the same target is taken: %s", out)
+	}
+	about := `metric="s0-workload-default",namespace="default",scaledObject="counted",scaler="units",triggerIndex="0",type="scaledobject"}`
+	for name, want := range map[string][]string{
+		"keda-operator": {
+			"keda_build_info{", `keda_resource_registered_total{namespace="default",type="scaled_object"}`,
+			`keda_trigger_registered_total{type="kubernetes-workload"}`, `keda_scaled_object_paused{namespace="default",scaledObject="counted"} 0`,
+			"keda_scaler_metrics_value{" + about + " 2", "keda_scaler_active{" + about + " 1", "keda_scaler_metrics_latency_seconds{" + about,
+			"keda_scaler_detail_errors_total{" + about + " 0", `keda_scaled_object_errors_total{namespace="default",scaledObject="counted"} 0`,
+			`keda_internal_scale_loop_latency_seconds{namespace="default",resource="counted",type="scaledobject"}`,
+			"keda_internal_metricsservice_grpc_server_handled_total{", "workqueue_adds_total{",
+		},
+		"keda-metrics-apiserver": {"keda_internal_metricsservice_grpc_client_handled_total{", "apiserver_request_total{", "workqueue_adds_total{"},
+		"keda-admission-webhooks": {
+			`keda_webhook_scaled_object_validations_total{action="create",namespace="default"}`,
+			`keda_webhook_scaled_object_validation_errors_total{action="create",namespace="default",reason="other-scaled-object"}`,
+		},
+	} {
+		address := shared.do(t, "kubectl", "get", "service", name, "-n", "keda", "-o", "jsonpath={.spec.clusterIP}") + ":8080"
+		eventually(t, "metrics of "+name, func() (bool, string) {
+			missing := without(scrape(t, http.DefaultClient, address), want)
+			return len(missing) == 0, strings.Join(missing, " ")
+		})
+	}
+	if missing := without(scrape(t, control(), "ebb"), []string{"keda_scaler_active{" + about}); len(missing) > 0 {
+		t.Errorf("the control socket shows no %q", missing)
+	}
+	shared.do(t, "kubectl", "delete", "so/counted", "deploy/counted", "deploy/count")
+	eventually(t, "no series of an object that is gone", func() (bool, string) {
+		all := scrape(t, control(), "ebb")
+		return all != "" && !strings.Contains(all, `scaledObject="counted"`), all
+	})
+}
+
 // collector keeps what is sent to it by OTLP.
 type collector struct {
 	mu      sync.Mutex // guards all below
