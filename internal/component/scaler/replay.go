@@ -174,7 +174,7 @@ func (p *player) begin(last time.Time) {
 // play decides at each sample, whenever an autoscaler looks, and when a cooldown ends.
 func (p *player) play(ctx context.Context, samples []recording.Sample) (Replay, error) {
 	look := p.now
-	for next := 0; ; {
+	for next := 0; ctx.Err() == nil; {
 		for next < len(samples) && !samples[next].At.After(p.now) {
 			p.hear(&samples[next])
 			next++
@@ -186,7 +186,7 @@ func (p *player) play(ctx context.Context, samples []recording.Sample) (Replay, 
 			return p.replay, err
 		}
 		if next == len(samples) {
-			return p.replay, ctx.Err()
+			return p.replay, nil
 		}
 		at := samples[next].At
 		for _, other := range []time.Time{look, p.soon} {
@@ -196,6 +196,7 @@ func (p *player) play(ctx context.Context, samples []recording.Sample) (Replay, 
 		}
 		p.pass(at.Sub(p.now))
 	}
+	return p.replay, ctx.Err()
 }
 
 // hear takes a sample over.
