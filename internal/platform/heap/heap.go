@@ -1,9 +1,10 @@
-// Package heap sets how often the process's memory is collected: seldom while somebody waits, and
-// otherwise by a margin that suits a heap which is large and hardly changes.
+// Package heap sets how often the process's memory is collected: seldom while somebody waits or much is
+// allocated, and otherwise by a margin that suits a heap which is large and hardly changes.
 package heap
 
 import (
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
@@ -12,10 +13,12 @@ import (
 
 // How far the heap may grow between two collections, in bytes. While somebody waits (for the start, a
 // first instance, a new service) collecting is put off. Else the margin is a fixed amount rather than
-// a part of what lives: a heap of many services at zero is large and does not change.
+// a part of what lives: a heap of many services at zero is large and does not change. It is more where
+// collections would come less than seldom apart.
 const (
 	hurryRoom  = 600 << 20
 	steadyRoom = 80 << 20
+	seldom     = 30 * time.Second
 )
 
 // Bounds of that margin, in percent of what lives.
@@ -25,7 +28,8 @@ const (
 	leastPercent  = 25
 )
 
-// What a hurry leaves behind is given back when it is over for a while and as much as this.
+// What a hurry, or a wider margin, leaves behind is given back when it is over for a while and as much as
+// this.
 const (
 	releaseAfter = 10 * time.Second
 	releaseAt    = 100 << 20
@@ -35,12 +39,43 @@ const (
 type Pacer struct {
 	fixed bool
 
-	mu      sync.Mutex  // guards release
-	release *time.Timer // nil during a hurry
+	mu      sync.Mutex // guards the fields below
+	hurry   bool
+	stopped bool
+	release *time.Timer // nil during a hurry, and while the margin is the least
+	last    heapState   // at the last collection
 }
 
 // New returns a Pacer that has changed nothing yet.
-func New() *Pacer { return &Pacer{fixed: os.Getenv("GOGC") != ""} }
+func New() *Pacer {
+	p := &Pacer{fixed: os.Getenv("GOGC") != ""}
+	if !p.fixed {
+		p.last = readHeap()
+		p.follow()
+	}
+	return p
+}
+
+// A cycle is what nothing refers to, so that the next collection finds it.
+type cycle struct{ _ *Pacer }
+
+// follow has collected be called after the next collection.
+func (p *Pacer) follow() { runtime.AddCleanup(&cycle{}, (*Pacer).collected, p) }
+
+// collected follows the need after each collection.
+func (p *Pacer) collected() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopped {
+		return
+	}
+	p.follow()
+	before := p.last
+	p.last = readHeap()
+	if !p.hurry {
+		p.adapt(p.last.since(before))
+	}
+}
 
 // Pace is told whether somebody waits.
 func (p *Pacer) Pace(hurry bool) {
@@ -49,19 +84,26 @@ func (p *Pacer) Pace(hurry bool) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.stopped {
+		return
+	}
 	p.quit()
+	p.hurry = hurry
 	if hurry {
 		debug.SetGCPercent(percent(hurryRoom, steadyPercent, startPercent))
 		return
 	}
-	debug.SetGCPercent(percent(steadyRoom, leastPercent, steadyPercent))
-	p.release = time.AfterFunc(releaseAfter, giveBack)
+	p.adapt(readHeap().since(p.last))
+	if p.release == nil {
+		p.release = time.AfterFunc(releaseAfter, p.giveBack)
+	}
 }
 
-// Stop ends what Pace began.
+// Stop ends what New and Pace began.
 func (p *Pacer) Stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.stopped = true
 	p.quit()
 }
 
@@ -72,14 +114,29 @@ func (p *Pacer) quit() {
 	}
 }
 
-// giveBack collects and returns memory to the system if much would come of it.
-func giveBack() {
-	m := readHeap()
-	if m.held-min(m.held, m.live) < releaseAt {
-		return
+// adapt sets the margin for a rate of allocation, in bytes a second. It is called with mu held.
+func (p *Pacer) adapt(rate float64) {
+	least := percent(steadyRoom, leastPercent, steadyPercent)
+	margin := max(least, percent(min(uint64(rate*seldom.Seconds()), hurryRoom), 0, startPercent))
+	debug.SetGCPercent(margin)
+	p.quit()
+	if margin > least {
+		full := float64(readHeap().live) * float64(margin) / 100 / max(rate, 1) // in seconds from now at this rate
+		p.release = time.AfterFunc(time.Duration(min(full, seldom.Seconds())*float64(time.Second))+releaseAfter, p.giveBack)
 	}
-	debug.FreeOSMemory()
-	debug.SetGCPercent(percent(steadyRoom, leastPercent, steadyPercent)) // of what is known to live now
+}
+
+// giveBack returns memory to the system if much would come of it, and sets the margin by what is
+// allocated now.
+func (p *Pacer) giveBack() {
+	if m := readHeap(); m.held-min(m.held, m.live) >= releaseAt {
+		debug.FreeOSMemory()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.hurry && !p.stopped {
+		p.adapt(readHeap().since(p.last))
+	}
 }
 
 // percent is the margin in percent of what lives, within bounds.
@@ -87,10 +144,17 @@ func percent(room, least, most uint64) int {
 	return int(min(max(room*100/max(readHeap().live, 1), least), most))
 }
 
-// heapState is the process's heap in bytes.
+// heapState is the process's heap at one time, in bytes.
 type heapState struct {
-	live uint64 // when it was collected last
-	held uint64 // had from the system, and not given back
+	at        time.Time
+	allocated uint64 // since the process began
+	live      uint64 // when it was collected last
+	held      uint64 // had from the system, and not given back
+}
+
+// since is how much was allocated since then, in bytes a second; less than a second counts as one.
+func (s heapState) since(before heapState) float64 {
+	return float64(s.allocated-before.allocated) / max(s.at.Sub(before.at).Seconds(), 1)
 }
 
 func readHeap() heapState {
@@ -99,6 +163,7 @@ func readHeap() heapState {
 		{Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/memory/classes/heap/unused:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/gc/heap/allocs:bytes"},
 	}
 	metrics.Read(samples)
 	value := func(n int) uint64 {
@@ -107,5 +172,5 @@ func readHeap() heapState {
 		}
 		return samples[n].Value.Uint64()
 	}
-	return heapState{live: value(0), held: value(1) + value(2) + value(3)}
+	return heapState{at: time.Now(), live: value(0), held: value(1) + value(2) + value(3), allocated: value(4)}
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"runtime/debug"
 	"testing"
+	"time"
 )
 
 // collecting is the margin in force, in percent.
@@ -40,5 +41,42 @@ func TestUsersMarginStays(t *testing.T) {
 	p.Pace(true)
 	if now := collecting(); now != before {
 		t.Errorf("%d%% became %d%%", before, now)
+	}
+}
+
+func TestMarginFollowsWhatIsAllocated(t *testing.T) {
+	before := collecting()
+	t.Cleanup(func() { debug.SetGCPercent(before) })
+	p := New()
+	defer p.Stop()
+	p.Pace(false)
+	if now := collecting(); now != steadyPercent {
+		t.Fatalf("a small heap that rests may grow by %d%%, want %d%%", now, steadyPercent)
+	}
+	var garbage []byte
+	for deadline := time.Now().Add(time.Minute); collecting() <= steadyPercent; {
+		if time.Now().After(deadline) {
+			t.Fatal("the margin stays whatever is allocated")
+		}
+		garbage = make([]byte, 1<<20)
+	}
+	_ = garbage
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.release == nil {
+		t.Error("the margin stays wider when nothing is allocated any more")
+	}
+	p.adapt(0)
+	if now := collecting(); now != steadyPercent || p.release != nil {
+		t.Errorf("the margin is %d%% where nothing is allocated any more, want %d%%", now, steadyPercent)
+	}
+}
+
+func TestRatesAreOfTheTimeBetween(t *testing.T) {
+	then := heapState{at: time.Now(), allocated: 1 << 20}
+	for after, want := range map[time.Duration]float64{10 * time.Second: 1 << 20, time.Millisecond: 10 << 20} {
+		if got := (heapState{at: then.at.Add(after), allocated: 11 << 20}).since(then); got != want {
+			t.Errorf("10 MiB in %s are %.0f bytes a second, want %.0f", after, got, want)
+		}
 	}
 }
