@@ -24,6 +24,10 @@ const (
 	share    = 100
 	// spared is how much of the time that was not spent at most counts later.
 	spared = 5 * time.Second
+	// grid is what the times are rounded to at which intervals from coarse on end, so that the sources of
+	// many objects are asked together.
+	grid   = 250 * time.Millisecond
+	coarse = 4 * time.Second
 )
 
 // A subject is what a lane is for: an object at one time.
@@ -268,7 +272,7 @@ func (l *lane) claim(s subject) (due []*watched) {
 	all := s.whole
 	if !now.Before(l.next) {
 		l.late = behind(l.next, now)
-		all, l.next = true, now.Add(s.interval)
+		all, l.next = true, l.engine.next(now, s.interval)
 	}
 	for _, w := range l.triggers {
 		wanted := all || w.due || !w.again.IsZero() && !now.Before(w.again)

@@ -74,6 +74,7 @@ type Config struct {
 type Engine struct {
 	config Config
 	jobs   *Jobs
+	made   time.Time
 
 	mu        sync.Mutex // guards the fields below; never held while a source, the API or a lane is asked
 	objects   map[types.NamespacedName]*object
@@ -87,9 +88,18 @@ func New(c Config) *Engine {
 	if c.Timeout == 0 {
 		c.Timeout = 3 * time.Second
 	}
-	e := &Engine{config: c, objects: map[types.NamespacedName]*object{}}
+	e := &Engine{config: c, made: time.Now(), objects: map[types.NamespacedName]*object{}}
 	e.jobs = &Jobs{engine: e, lanes: map[types.NamespacedName]*lane{}}
 	return e
+}
+
+// next is when an interval that begins now ends.
+func (e *Engine) next(now time.Time, interval time.Duration) time.Time {
+	at := now.Add(interval)
+	if interval < coarse {
+		return at
+	}
+	return e.made.Add(at.Sub(e.made).Round(grid))
 }
 
 // Run keeps the engine going until ctx ends; what is followed before starts with it.
