@@ -85,7 +85,7 @@ func (r *runner) build(ctx context.Context, chosen []suitePackage) error {
 		imported, dir, _ := strings.Cut(strings.TrimSpace(line), " ")
 		r.sources[strings.TrimPrefix(imported, source)] = dir
 	}
-	if out, err := goCommand(ctx, append([]string{"test", "-c", "-tags=e2e", "-ldflags=-s -w", "-o", r.programs + "/"}, all...)...).CombinedOutput(); err != nil {
+	if out, err := goCommand(ctx, append([]string{"test", "-c", "-vet=off", "-ldflags=-s -w", "-tags=e2e", "-o", r.programs + "/"}, all...)...).CombinedOutput(); err != nil {
 		return fmt.Errorf("building packages: %w\n%s", err, out)
 	}
 	return nil

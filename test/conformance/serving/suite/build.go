@@ -53,7 +53,7 @@ func Build(ctx context.Context, folder string, suites ...Suite) ([]Built, error)
 }
 
 func compile(ctx context.Context, folder string, packages ...string) error {
-	args := append([]string{"test", "-c", tags, "-o", folder + "/"}, packages...)
+	args := append([]string{"test", "-c", "-vet=off", "-ldflags=-s -w", tags, "-o", folder + "/"}, packages...)
 	if out, err := goCommand(ctx, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
