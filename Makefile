@@ -17,7 +17,7 @@ DATE    := $(shell TZ=UTC0 git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --f
 # What KEDA's own tests are given in place of images, and the servers that triggers are tested against,
 # as Debian calls them.
 STANDS  = busybox-static curl nginx-light
-SERVERS = beanstalkd etcd-server mariadb-server nats-server postgresql prometheus rabbitmq-server redis-sentinel redis-server
+SERVERS = beanstalkd etcd-server graphite-carbon graphite-web mariadb-server nats-server postgresql prometheus rabbitmq-server redis-sentinel redis-server
 
 # What the linked-in Kubernetes says about itself: its release, and that it came from an archive.
 KUBERNETES = $(shell go list -m -f '{{.Version}}' k8s.io/kubernetes)
@@ -44,9 +44,11 @@ install: build ## build, and install into PREFIX/bin
 
 test: needs bin/gotestsum bin/golangci-lint bin/runsc bin/kn bin/ferretdb build ## lint, architecture, generated files, unit, oracle and end-to-end tests, parts of Knative's and KEDA's
 	@status=0; \
-	test/lint || status=1; \
+	nice -n 19 test/lint >bin/lint.log 2>&1 & lint=$$!; \
 	go run ./internal/adapter/runtime/container/shim/build -check || status=1; \
 	EBB_BIN=$(CURDIR)/bin/ebb EBB_KN=$(CURDIR)/bin/kn bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --raw-command -- test/run arch unit oracle e2e serving keda || status=1; \
+	wait $$lint || status=1; \
+	cat bin/lint.log; \
 	exit $$status
 
 lint: bin/golangci-lint ## read the code for mistakes, floors and style
@@ -65,7 +67,6 @@ oracle: bin/gotestsum ## compare the arithmetic with Knative's (EBB_HISTORIES=10
 	@bin/gotestsum --format pkgname-and-test-fails --raw-command -- test/run oracle
 
 differential: needs bin/gotestsum bin/ferretdb ## compare the triggers with KEDA's scalers, on the same servers; the first time compiles for long
-	@NEEDS="graphite-carbon graphite-web" test/needs
 	@bin/gotestsum --format pkgname-and-test-fails --raw-command -- test/run differential
 
 e2e: needs bin/gotestsum bin/kn build ## drive the built binary as a user does (root)
@@ -81,7 +82,7 @@ conformance-serving: needs build ## all of Knative Serving's own suites; SUITE= 
 	go -C test/conformance/serving run . -ebb $(CURDIR)/bin/ebb -suite '$(SUITE)' -run '$(RUN)' -count $(or $(COUNT),1) $(ARGS)
 
 conformance-keda: needs build ## KEDA's own end-to-end tests; GROUP= (A, B, C, more) and RUN= choose, COUNT= repeats (root)
-	@NEEDS="etcd-client graphite-carbon graphite-web" test/needs
+	@NEEDS=etcd-client test/needs
 	go -C test/conformance/keda run . -ebb $(CURDIR)/bin/ebb -group '$(GROUP)' -run '$(RUN)' -count $(or $(COUNT),1) $(ARGS)
 
 conformance: needs bin/gotestsum bin/runsc ## hold us against the peers: runtimes by one suite, runc and gVisor included; arithmetic by Knative's
