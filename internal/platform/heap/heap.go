@@ -42,7 +42,7 @@ type Pacer struct {
 	mu      sync.Mutex // guards the fields below
 	hurry   bool
 	stopped bool
-	release *time.Timer // nil during a hurry, and while the margin is the least
+	release *time.Timer // nil during a hurry, and when there is nothing to give back
 	last    heapState   // at the last collection
 }
 
@@ -114,13 +114,14 @@ func (p *Pacer) quit() {
 	}
 }
 
-// adapt sets the margin for a rate of allocation, in bytes a second. It is called with mu held.
+// adapt sets the margin for a rate of allocation, in bytes a second; memory is given back some time after
+// it was wider. It is called with mu held.
 func (p *Pacer) adapt(rate float64) {
 	least := percent(steadyRoom, leastPercent, steadyPercent)
 	margin := max(least, percent(min(uint64(rate*seldom.Seconds()), hurryRoom), 0, startPercent))
 	debug.SetGCPercent(margin)
-	p.quit()
 	if margin > least {
+		p.quit()
 		full := float64(readHeap().live) * float64(margin) / 100 / max(rate, 1) // in seconds from now at this rate
 		p.release = time.AfterFunc(time.Duration(min(full, seldom.Seconds())*float64(time.Second))+releaseAfter, p.giveBack)
 	}
@@ -135,6 +136,7 @@ func (p *Pacer) giveBack() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.hurry && !p.stopped {
+		p.release = nil
 		p.adapt(readHeap().since(p.last))
 	}
 }
