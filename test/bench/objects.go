@@ -151,8 +151,10 @@ func (b *scaling) measureObjects(ctx context.Context, r *run, all []*source.Sour
 	if err != nil {
 		return nil, err
 	}
-	if err := settle(ctx, r); err != nil {
-		return nil, err
+	for range 2 { // what the making left in memory is returned half a minute later
+		if err := settle(ctx, r); err != nil {
+			return nil, err
+		}
 	}
 	shares, err := cpuShares(ctx, time.Duration(r.samples(60, 20))*time.Second, before.pid, bare.cmd.Process.Pid)
 	if err != nil {
