@@ -151,7 +151,7 @@ func (b *scaling) measureObjects(ctx context.Context, r *run, all []*source.Sour
 	if err != nil {
 		return nil, err
 	}
-	for range 2 { // what the making left in memory is returned half a minute later
+	for range 2 { // what the making left in memory is returned within a minute
 		if err := settle(ctx, r); err != nil {
 			return nil, err
 		}

@@ -18,7 +18,7 @@ import (
 const (
 	hurryRoom  = 600 << 20
 	steadyRoom = 80 << 20
-	seldom     = 30 * time.Second
+	seldom     = 40 * time.Second
 )
 
 // Bounds of that margin, in percent of what lives.
